@@ -1,0 +1,80 @@
+package relay
+
+import "sync"
+
+// watchBuffer is how many changes a slow watcher may be behind before it is
+// told to start over from the list instead.
+const watchBuffer = 64
+
+// hub hands the changes of all nodes to those who watch a user, on this node:
+// one subscription to the store serves any number of watchers.
+type hub struct {
+	mu       sync.Mutex
+	watchers map[User]map[*Watch]struct{}
+}
+
+func newHub() *hub { return &hub{watchers: map[User]map[*Watch]struct{}{}} }
+
+// Watch is one watcher of a user's challenges.
+type Watch struct {
+	// Changed receives the ids of challenges that changed.
+	Changed <-chan string
+	// Missed receives when changes may have been missed: read the list again.
+	Missed <-chan struct{}
+
+	changed chan string
+	missed  chan struct{}
+	close   func()
+}
+
+// Close ends the watch.
+func (w *Watch) Close() { w.close() }
+
+func (h *hub) watch(u User) *Watch {
+	w := &Watch{changed: make(chan string, watchBuffer), missed: make(chan struct{}, 1)}
+	w.Changed, w.Missed = w.changed, w.missed
+	w.close = func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.watchers[u], w)
+		if len(h.watchers[u]) == 0 {
+			delete(h.watchers, u)
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.watchers[u] == nil {
+		h.watchers[u] = map[*Watch]struct{}{}
+	}
+	h.watchers[u][w] = struct{}{}
+	return w
+}
+
+func (h *hub) publish(u User, challengeID string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for w := range h.watchers[u] {
+		select {
+		case w.changed <- challengeID:
+		default:
+			w.miss()
+		}
+	}
+}
+
+func (h *hub) resync() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, ws := range h.watchers {
+		for w := range ws {
+			w.miss()
+		}
+	}
+}
+
+func (w *Watch) miss() {
+	select {
+	case w.missed <- struct{}{}:
+	default:
+	}
+}

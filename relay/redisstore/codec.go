@@ -1,0 +1,178 @@
+package redisstore
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"approvalrelay/relay"
+)
+
+var errCorrupt = errors.New("the record is not in the form this version writes")
+
+// seal joins the two parts of a secret and seals them under the record's id.
+func (s *Store) seal(id string, sec relay.Secret) []byte {
+	if sec.Body == nil && sec.Envelope == nil {
+		return nil
+	}
+	plain := binary.AppendUvarint(nil, uint64(len(sec.Body)))
+	plain = append(append(plain, sec.Body...), sec.Envelope...)
+	return s.vault.Seal(plain, id)
+}
+
+func (s *Store) unseal(id string, sealed []byte) (relay.Secret, error) {
+	if len(sealed) == 0 {
+		return relay.Secret{}, nil
+	}
+	plain, err := s.vault.Open(sealed, id)
+	if err != nil {
+		return relay.Secret{}, fmt.Errorf("open the sealed part of %s (is its key still in storage.keys?): %w", id, err)
+	}
+	n, w := binary.Uvarint(plain)
+	if w <= 0 || n > uint64(len(plain)-w) {
+		return relay.Secret{}, errCorrupt
+	}
+	sec := relay.Secret{Body: plain[w : w+int(n)]}
+	if rest := plain[w+int(n):]; len(rest) > 0 {
+		sec.Envelope = rest
+	}
+	return sec, nil
+}
+
+// mustJSON encodes our own records: plain structs of strings, numbers and times.
+func mustJSON(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("encode %T: %v", v, err))
+	}
+	return b
+}
+
+// body is JSON, a newline, and what is sealed; JSON has no raw newline.
+func (s *Store) body(id string, v any, sec relay.Secret) []byte {
+	return append(append(mustJSON(v), '\n'), s.seal(id, sec)...)
+}
+
+func (s *Store) decodeBody(id string, b []byte, v any) (relay.Secret, error) {
+	j, sealed, ok := bytes.Cut(b, []byte("\n"))
+	if !ok {
+		return relay.Secret{}, errCorrupt
+	}
+	if err := json.Unmarshal(j, v); err != nil {
+		return relay.Secret{}, fmt.Errorf("%w: %w", errCorrupt, err)
+	}
+	return s.unseal(id, sealed)
+}
+
+func (s *Store) encodeChallenge(c relay.Challenge) []byte {
+	head := strconv.Itoa(c.Version) + "\t" + c.UserID + "\n"
+	return append([]byte(head), s.body(c.ID, c, c.Secret)...)
+}
+
+func (s *Store) decodeChallenge(id, raw string) (relay.Challenge, error) {
+	var c relay.Challenge
+	head, rest, ok := strings.Cut(raw, "\n")
+	version, user, ok2 := strings.Cut(head, "\t")
+	n, err := strconv.Atoi(version)
+	if !ok || !ok2 || err != nil {
+		return c, fmt.Errorf("challenge %s: %w", id, errCorrupt)
+	}
+	c.Secret, err = s.decodeBody(id, []byte(rest), &c)
+	if err != nil {
+		return c, fmt.Errorf("challenge %s: %w", id, err)
+	}
+	c.Version, c.UserID = n, user
+	return c, nil
+}
+
+func (s *Store) encodeEvent(e relay.Event) []byte { return s.body(e.ID, e, e.Secret) }
+
+func (s *Store) decodeEvent(id, raw string) (relay.Event, error) {
+	var e relay.Event
+	sec, err := s.decodeBody(id, []byte(raw), &e)
+	if err != nil {
+		return e, fmt.Errorf("event %s: %w", id, err)
+	}
+	e.Secret = sec
+	return e, nil
+}
+
+// sealedDelivery is a delivery's JSON; only a lock has a sealed part.
+type sealedDelivery struct {
+	relay.Delivery
+	Sealed []byte `json:"s,omitempty"`
+}
+
+func (s *Store) encodeDelivery(d relay.Delivery) []byte {
+	return mustJSON(sealedDelivery{Delivery: d, Sealed: s.seal(d.ID, d.Secret)})
+}
+
+func (s *Store) decodeDelivery(raw string) (relay.Delivery, error) {
+	var d sealedDelivery
+	if err := json.Unmarshal([]byte(raw), &d); err != nil {
+		return d.Delivery, fmt.Errorf("delivery: %w: %w", errCorrupt, err)
+	}
+	sec, err := s.unseal(d.ID, d.Sealed)
+	d.Secret = sec
+	return d.Delivery, err
+}
+
+// encodeEntry is what stands in a stream, or in the set of what is due later:
+// the delivery's id where a record has the rest, three short forms for the inner
+// steps that every challenge needs, else the delivery itself.
+func (s *Store) encodeEntry(d relay.Delivery, recorded bool) string {
+	switch {
+	case recorded:
+		return d.ID
+	case d.Kind == relay.KindAnnounce || d.Kind == relay.KindExpire || d.Kind == relay.KindEnded:
+		return strings.TrimSpace(string(d.Kind) + " " + d.ChallengeID + " " + d.Supersedes)
+	}
+	return string(s.encodeDelivery(d))
+}
+
+// decodeEntry returns recorded true if the entry is but the id of a record.
+func (s *Store) decodeEntry(raw string) (d relay.Delivery, recorded bool, err error) {
+	if strings.HasPrefix(raw, "{") {
+		d, err = s.decodeDelivery(raw)
+		return d, false, err
+	}
+	f := strings.Fields(raw)
+	switch {
+	case len(f) == 1:
+		return relay.Delivery{ID: raw}, true, nil
+	case len(f) == 2 || len(f) == 3:
+		d = relay.Delivery{Kind: relay.Kind(f[0]), ChallengeID: f[1]}
+		if len(f) == 3 {
+			d.Supersedes = f[2]
+		}
+		return d, false, nil
+	}
+	return d, false, errCorrupt
+}
+
+func (s *Store) encodeDevices(d relay.Devices) []byte {
+	head := strconv.Itoa(d.Version) + "\t\n"
+	return append([]byte(head), s.vault.Seal(mustJSON(d.List), userHolder(d.User))...)
+}
+
+func (s *Store) decodeDevices(u relay.User, raw string) (relay.Devices, error) {
+	d := relay.Devices{User: u}
+	head, sealed, ok := strings.Cut(raw, "\t\n")
+	n, err := strconv.Atoi(head)
+	if !ok || err != nil {
+		return d, errCorrupt
+	}
+	plain, err := s.vault.Open([]byte(sealed), userHolder(u))
+	if err != nil {
+		return d, fmt.Errorf("open the user's devices (is their key still in storage.keys?): %w", err)
+	}
+	d.Version = n
+	if err := json.Unmarshal(plain, &d.List); err != nil {
+		return d, fmt.Errorf("%w: %w", errCorrupt, err)
+	}
+	return d, nil
+}

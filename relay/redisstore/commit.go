@@ -1,0 +1,277 @@
+package redisstore
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"approvalrelay/relay"
+)
+
+// batch collects the commands of one script, and the keys they touch.
+type batch struct {
+	keys []string
+	args []any
+}
+
+// add appends a command; its key is always its second word.
+func (b *batch) add(name, key string, words ...any) {
+	b.keys = append(b.keys, key)
+	b.args = append(append(b.args, strconv.Itoa(len(words)+2), name, key), words...)
+}
+
+// deadLife and deadKept bound dead letters and parked deliveries, with the
+// events that they need: they outlive retention, but not for ever.
+const (
+	deadLife = 30 * 24 * time.Hour
+	deadKept = 10_000 // dead letters per partition
+)
+
+// Arrive runs the arrival script, once.
+func (s *Store) Arrive(ctx context.Context, a relay.Arrival) (relay.Arrived, error) {
+	p, ev := a.Partition, a.Event
+	h := relay.Holder{Merchant: ev.Merchant, CardID: ev.CardID}
+	remember, dup := int64(0), s.keys.due(p)
+	if a.Fingerprint != nil {
+		remember, dup = a.Remember.Milliseconds(), s.keys.duplicate(p, a.Fingerprint)
+	}
+	hasCard, learnAt, learn := "", "", ""
+	if ev.CardID != "" {
+		hasCard = "1"
+		learn = s.encodeEntry(relay.Delivery{Kind: relay.KindLearn, Merchant: ev.Merchant, UserID: ev.UserID, CardID: ev.CardID}, false)
+		if !a.LearnAt.IsZero() {
+			learnAt = strconv.FormatInt(ms(a.LearnAt), 10)
+		}
+	}
+	args := []any{ev.ID, strconv.FormatInt(remember, 10), hasCard, ev.UserID, learnAt, learn}
+	var b batch
+	args = append(args, s.arriveChallenge(a.Challenge, &h)...)
+	args = append(args, s.keys.changes(), ev.Merchant, s.keys.ended(p, h, ""))
+	b.keys = append([]string{dup, s.keys.owner(p, h), s.keys.of(p, challengeKey(a)), s.keys.live(p, h), s.keys.lane(p, relay.LaneTasks), s.keys.due(p)}, b.keys...)
+	s.addEvent(&b, p, ev)
+	for _, own := range a.Own {
+		s.addEvent(&b, p, own)
+	}
+	for _, d := range a.Owe {
+		s.addOwed(&b, p, d, 1)
+	}
+	res, err := s.run(ctx, arriveScript, b.keys, append(args, b.args...)...)
+	if err != nil {
+		return relay.Arrived{}, err
+	}
+	return arrived(res, ev.ID)
+}
+
+func challengeKey(a relay.Arrival) string {
+	if a.Challenge != nil {
+		return a.Challenge.ID
+	}
+	return a.Event.ID
+}
+
+// arriveChallenge is the script's arguments about the challenge, and its holder.
+// One that has expired already is only listed.
+func (s *Store) arriveChallenge(c *relay.Challenge, h *relay.Holder) []any {
+	if c == nil {
+		return []any{"", "", "", "", "", ""}
+	}
+	*h = c.Holder()
+	life := c.ExpiresAt.Sub(c.CreatedAt) + s.Retention.Challenges
+	expires := strconv.FormatInt(ms(c.ExpiresAt), 10)
+	if c.Status.Final() {
+		life, expires = s.Retention.Challenges, ""
+	}
+	return []any{c.ID, s.body(c.ID, c, c.Secret), life.Milliseconds(), ms(c.CreatedAt), mark(c.Reference), expires}
+}
+
+func arrived(res any, id string) (relay.Arrived, error) {
+	v, ok := res.([]any)
+	if !ok || len(v) != 3 {
+		return relay.Arrived{}, fmt.Errorf("arrival script: %w", errCorrupt)
+	}
+	first, _ := v[0].(string)
+	dup, _ := v[1].(int64)
+	user, _ := v[2].(string)
+	// A duplicate of itself: the connection broke after the script had run, and
+	// the client ran it again.
+	return relay.Arrived{EventID: first, Duplicate: dup == 1 && first != id, UserID: user}, nil
+}
+
+func (s *Store) addEvent(b *batch, p int, e relay.Event) {
+	b.add("SET", s.keys.of(p, e.ID), s.encodeEvent(e), "PX", s.Retention.Events.Milliseconds())
+}
+
+// addOwed owes a delivery now or later. count is 1 for one that was not owed
+// before.
+func (s *Store) addOwed(b *batch, p int, d relay.Delivery, count int) {
+	if d.ID != "" && count != 0 {
+		b.add("HINCRBY", s.keys.owed(p), string(d.Lane()), count)
+	}
+	if d.Next.IsZero() {
+		b.add("XADD", s.keys.lane(p, d.Lane()), "*", "d", s.encodeEntry(d, false))
+		return
+	}
+	s.addDue(b, p, d, false)
+}
+
+func (s *Store) addDue(b *batch, p int, d relay.Delivery, recorded bool) {
+	b.add("ZADD", s.keys.due(p), ms(d.Next), string(d.Lane())+"\n"+s.encodeEntry(d, recorded))
+}
+
+func (s *Store) addEnded(b *batch, p int, c relay.Challenge) {
+	key := s.keys.ended(p, c.Holder(), c.UserID)
+	b.add("ZADD", key, ms(c.CreatedAt), c.ID)
+	b.add("ZREMRANGEBYSCORE", key, "-inf", ms(s.Now().Add(-s.Retention.Challenges)))
+	b.add("PEXPIRE", key, s.Retention.Challenges.Milliseconds())
+}
+
+// Commit runs one step.
+func (s *Store) Commit(ctx context.Context, st relay.Step) error {
+	p := st.Partition
+	var b batch
+	version := ""
+	if c := st.Challenge; c != nil {
+		version = strconv.Itoa(c.Version)
+		b.keys = append(b.keys, s.keys.of(p, c.ID))
+	} else {
+		b.keys = append(b.keys, s.keys.due(p))
+	}
+	gate := []any{"0"}
+	if l := st.Settle; l != nil {
+		stream := s.keys.lane(p, l.Delivery.Lane())
+		b.keys = append(b.keys, stream)
+		gate = []any{"4", "XACK", stream, group, l.Entry}
+		b.add("XDEL", stream, l.Entry)
+		s.addSettled(&b, p, *l, st)
+	}
+	if st.Challenge != nil {
+		s.addChallenge(&b, p, *st.Challenge)
+	}
+	for _, own := range st.Own {
+		s.addEvent(&b, p, own)
+	}
+	for _, d := range st.Owe {
+		count := 1
+		if st.Settle != nil && d.ID == st.Settle.Delivery.ID {
+			count = 0
+		}
+		s.addOwed(&b, p, d, count)
+	}
+	if st.Mute > 0 && st.Challenge != nil {
+		b.add("SET", s.keys.mute(p, st.Challenge.Holder()), "1", "PX", st.Mute.Milliseconds())
+	}
+	return s.commit(ctx, version, gate, b)
+}
+
+func (s *Store) commit(ctx context.Context, version string, gate []any, b batch) error {
+	args := append([]any{version}, gate...)
+	res, err := s.run(ctx, commitScript, b.keys, append(args, b.args...)...)
+	if err != nil {
+		return err
+	}
+	switch res {
+	case "ok":
+		return nil
+	case "conflict":
+		return relay.ErrConflict
+	case "lost":
+		return relay.ErrLostLease
+	}
+	return fmt.Errorf("commit script: %w", errCorrupt)
+}
+
+// addSettled writes what became of a leased delivery.
+func (s *Store) addSettled(b *batch, p int, l relay.Lease, st relay.Step) {
+	d := st.Delivery
+	if l.Delivery.ID != "" && (d == nil || d.Status == relay.DeliveryDelivered || d.Status == relay.DeliveryDead) {
+		b.add("HINCRBY", s.keys.owed(p), string(l.Delivery.Lane()), -1)
+	}
+	if d == nil {
+		if l.Delivery.Tries > 0 {
+			b.add("DEL", s.keys.of(p, l.Delivery.ID))
+		}
+		return
+	}
+	life := s.Retention.Deliveries
+	switch d.Status {
+	case relay.DeliveryPending:
+		s.addDue(b, p, *d, true)
+	case relay.DeliveryDead:
+		life = deadLife
+		now := s.Now()
+		dead := s.keys.dead(p)
+		b.add("ZADD", dead, ms(now), d.ID)
+		b.add("ZREMRANGEBYSCORE", dead, "-inf", ms(now.Add(-deadLife)))
+		b.add("ZREMRANGEBYRANK", dead, 0, -deadKept-1)
+		b.add("PEXPIRE", dead, deadLife.Milliseconds())
+		s.keepEvent(b, p, *d)
+	case relay.DeliveryParked:
+		life = deadLife
+		s.keepEvent(b, p, *d)
+	}
+	b.add("SET", s.keys.of(p, d.ID), s.encodeDelivery(*d), "PX", life.Milliseconds())
+}
+
+// keepEvent lets an event live as long as a delivery that may still need it.
+func (s *Store) keepEvent(b *batch, p int, d relay.Delivery) {
+	if d.Kind == relay.KindForward {
+		b.add("PEXPIRE", s.keys.of(p, d.EventID), deadLife.Milliseconds())
+	}
+}
+
+// addChallenge writes the next state, moves it between the indexes, and tells
+// the watchers.
+func (s *Store) addChallenge(b *batch, p int, c relay.Challenge) {
+	c.Version++
+	life := s.Retention.Challenges
+	if c.Status.Final() {
+		b.add("ZREM", s.keys.live(p, c.Holder()), liveMember(c))
+		s.addEnded(b, p, c)
+	} else {
+		life += max(0, c.ExpiresAt.Sub(s.Now()))
+	}
+	b.add("SET", s.keys.of(p, c.ID), s.encodeChallenge(c), "PX", life.Milliseconds())
+	if c.UserID != "" {
+		// Not a key: it is the same channel for all partitions.
+		b.args = append(b.args, "3", "PUBLISH", s.keys.changes(), change(c.Owner(), c.ID))
+	}
+}
+
+// SaveDevices swaps a user's devices.
+func (s *Store) SaveDevices(ctx context.Context, d relay.Devices, owe ...relay.Delivery) error {
+	p := d.User.Partition(s.Options.Partitions)
+	key := s.keys.devices(p, d.User)
+	b := batch{keys: []string{key}}
+	version := strconv.Itoa(d.Version)
+	if d.Version++; len(d.List) == 0 {
+		b.add("DEL", key)
+	} else {
+		b.add("SET", key, s.encodeDevices(d))
+		if len(d.Active()) == 0 {
+			b.add("PEXPIRE", key, pendingLife.Milliseconds())
+		}
+	}
+	for _, o := range owe {
+		s.addOwed(&b, p, o, 1)
+	}
+	return s.commit(ctx, version, []any{"0"}, b)
+}
+
+// pendingLife outlives every activation, so that a user's devices of which none
+// was ever activated do not stay.
+const pendingLife = time.Hour
+
+// Devices of a user.
+func (s *Store) Devices(ctx context.Context, u relay.User) (relay.Devices, error) {
+	raw, err := s.rdb.Get(ctx, s.keys.devices(u.Partition(s.Options.Partitions), u)).Result()
+	if err == redis.Nil {
+		return relay.Devices{User: u}, nil
+	}
+	if err != nil {
+		return relay.Devices{}, s.away(err)
+	}
+	return s.decodeDevices(u, raw)
+}

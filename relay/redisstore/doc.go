@@ -1,0 +1,42 @@
+// Package redisstore keeps the relay's records in Redis 7 and hands out what is
+// owed: it implements relay.Store and relay.Queue.
+//
+// Guarantees. An arrival is one round trip and one script; every other change of
+// a challenge is a compare-and-swap of its version, written in one script with
+// everything that is owed because of it. Every key of one partition carries one
+// hash tag, so each script stays in one slot of a cluster. What is owed survives
+// this process: it is a stream entry, or a member of the sorted set of what is
+// due later, until a settlement removes it. Event bodies, codes and subscription
+// keys are sealed (crypto.Vault) with their record's id.
+//
+// Everything has a bounded life: records, duplicate memory and indexes by TTL or
+// trimming; card owners, devices and dead letters by count.
+//
+// Non-goals: commands newer than Redis 7.0, exactly-once delivery, and keeping
+// anything when Redis itself loses it (see the README on AOF and noeviction).
+//
+// # Keys
+//
+// {pNN} is the partition. H is "merchant:c:card" or "merchant:u:user".
+//
+//	prefix:{pNN}:evt_…            an event: JSON, newline, sealed body
+//	prefix:{pNN}:chl_…            a challenge: version, tab, owner, newline, JSON, newline, sealed body
+//	prefix:{pNN}:dlv_…            a delivery that was attempted: JSON
+//	prefix:{pNN}:dup:FINGERPRINT  the event that first had this content
+//	prefix:{pNN}:owner:H          hash: user, at (ms), op ("1" if set by the operator)
+//	prefix:{pNN}:live:H           sorted set by creation: "chl_… MARK" of what is pending or confirming
+//	prefix:{pNN}:ended:H:USER     sorted set by creation: what has ended
+//	prefix:{pNN}:mute:H           pushes are silenced
+//	prefix:{pNN}:due              sorted set by time: lane, newline, entry
+//	prefix:{pNN}:dead             sorted set by time: dead letters
+//	prefix:{pNN}:owed             hash: how many deliveries each lane owes
+//	prefix:{pNN}:q:LANE           stream of a lane; its group is "relay"
+//	prefix:{pNN}:devices:H        a user's subscriptions: version, tab, newline, sealed JSON
+//	prefix:{pNN}:cards:H          set of a user's cards
+//	prefix:{pNN}:endpoint:FINGERPRINT  merchant, tab, user whose endpoint it is
+//	prefix:root                   the root key, sealed
+//	prefix:nodes                  sorted set of nodes by their last heartbeat (ms)
+//	prefix:takeover:NODE          who takes over from a dead node
+//	prefix:parked                 hash: target, reason
+//	prefix:changes                channel: merchant, tab, user, tab, challenge
+package redisstore

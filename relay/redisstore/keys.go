@@ -1,0 +1,69 @@
+package redisstore
+
+import (
+	"encoding/base64"
+	"fmt"
+	"hash/fnv"
+	"strconv"
+
+	"approvalrelay/relay"
+)
+
+const group = "relay"
+
+// keys names every key; see the package documentation.
+type keys struct{ prefix string }
+
+func (k keys) tag(partition int) string { return fmt.Sprintf("%s:{p%02d}:", k.prefix, partition) }
+
+func (k keys) of(partition int, id string) string { return k.tag(partition) + id }
+
+func (k keys) duplicate(p int, fingerprint []byte) string {
+	return k.tag(p) + "dup:" + base64.RawURLEncoding.EncodeToString(fingerprint[:16])
+}
+
+func (k keys) owner(p int, h relay.Holder) string { return k.tag(p) + "owner:" + holder(h) }
+func (k keys) live(p int, h relay.Holder) string  { return k.tag(p) + "live:" + holder(h) }
+func (k keys) mute(p int, h relay.Holder) string  { return k.tag(p) + "mute:" + holder(h) }
+
+func (k keys) ended(p int, h relay.Holder, user string) string {
+	return k.tag(p) + "ended:" + holder(h) + ":" + user
+}
+
+func (k keys) due(p int) string                   { return k.tag(p) + "due" }
+func (k keys) dead(p int) string                  { return k.tag(p) + "dead" }
+func (k keys) owed(p int) string                  { return k.tag(p) + "owed" }
+func (k keys) laneBase(p int) string              { return k.tag(p) + "q:" }
+func (k keys) lane(p int, l relay.Lane) string    { return k.laneBase(p) + string(l) }
+func (k keys) devices(p int, u relay.User) string { return k.tag(p) + "devices:" + userHolder(u) }
+func (k keys) cards(p int, u relay.User) string   { return k.tag(p) + "cards:" + userHolder(u) }
+func (k keys) endpoint(p int, fingerprint []byte) string {
+	return k.tag(p) + "endpoint:" + base64.RawURLEncoding.EncodeToString(fingerprint[:16])
+}
+
+func (k keys) root() string                { return k.prefix + ":root" }
+func (k keys) nodes() string               { return k.prefix + ":nodes" }
+func (k keys) takeover(node string) string { return k.prefix + ":takeover:" + node }
+func (k keys) parked() string              { return k.prefix + ":parked" }
+func (k keys) changes() string             { return k.prefix + ":changes" }
+
+func holder(h relay.Holder) string {
+	if h.CardID != "" {
+		return h.Merchant + ":c:" + h.CardID
+	}
+	return h.Merchant + ":u:" + h.UserID
+}
+
+func userHolder(u relay.User) string { return holder(relay.Holder{Merchant: u.Merchant, UserID: u.ID}) }
+
+// mark tells apart the references of one card's live challenges; "-" is none.
+func mark(reference string) string {
+	if reference == "" {
+		return "-"
+	}
+	h := fnv.New64a()
+	h.Write([]byte(reference))
+	return strconv.FormatUint(h.Sum64(), 36)
+}
+
+func liveMember(c relay.Challenge) string { return c.ID + " " + mark(c.Reference) }

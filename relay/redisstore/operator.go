@@ -1,0 +1,150 @@
+package redisstore
+
+import (
+	"context"
+	"strconv"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"approvalrelay/relay"
+)
+
+// DeadLetters of one partition, the newest first.
+func (s *Store) DeadLetters(ctx context.Context, partition, limit int) ([]relay.Delivery, error) {
+	ids, err := s.rdb.ZRevRange(ctx, s.keys.dead(partition), 0, int64(limit-1)).Result()
+	if err != nil {
+		return nil, s.away(err)
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	raw, err := s.records(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]relay.Delivery, 0, len(ids))
+	for _, r := range raw {
+		if r == "" {
+			continue
+		}
+		d, err := s.decodeDelivery(r)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, d)
+	}
+	return list, nil
+}
+
+// Replay owes a dead letter again, with its attempts so far; its schedule begins
+// anew.
+func (s *Store) Replay(ctx context.Context, id string) error {
+	d, err := s.Delivery(ctx, id)
+	if err != nil {
+		return err
+	}
+	p, _ := relay.PartitionOf(id)
+	d.Status, d.Tries = relay.DeliveryPending, 0
+	var b batch
+	b.keys = append(b.keys, s.keys.dead(p))
+	b.add("SET", s.keys.of(p, id), s.encodeDelivery(d), "PX", s.Retention.Deliveries.Milliseconds())
+	s.addOwed(&b, p, d, 1)
+	return s.deadGate(ctx, p, id, b)
+}
+
+// Drop forgets a dead letter.
+func (s *Store) Drop(ctx context.Context, id string) error {
+	p, ok := relay.PartitionOf(id)
+	if !ok || p >= s.Options.Partitions {
+		return relay.ErrNotFound
+	}
+	var b batch
+	b.keys = append(b.keys, s.keys.dead(p))
+	b.add("DEL", s.keys.of(p, id))
+	return s.deadGate(ctx, p, id, b)
+}
+
+// deadGate runs commands if the delivery is a dead letter, which it then is no
+// more.
+func (s *Store) deadGate(ctx context.Context, p int, id string, b batch) error {
+	err := s.commit(ctx, "", []any{"3", "ZREM", s.keys.dead(p), id}, b)
+	if err == relay.ErrLostLease {
+		return relay.ErrNotFound
+	}
+	return err
+}
+
+// Park and resume targets.
+func (s *Store) Park(ctx context.Context, target string, parked bool, reason string) error {
+	var err error
+	if parked {
+		err = s.rdb.HSet(ctx, s.keys.parked(), target, reason).Err()
+	} else {
+		err = s.rdb.HDel(ctx, s.keys.parked(), target).Err()
+	}
+	if err != nil {
+		return s.away(err)
+	}
+	return nil
+}
+
+// Parked targets and why.
+func (s *Store) Parked(ctx context.Context) (map[string]string, error) {
+	m, err := s.rdb.HGetAll(ctx, s.keys.parked()).Result()
+	if err != nil {
+		return nil, s.away(err)
+	}
+	return m, nil
+}
+
+// Backlog sums the partitions' counters.
+func (s *Store) Backlog(ctx context.Context) (map[relay.Lane]int, error) {
+	pipe := s.rdb.Pipeline()
+	got := make([]*redis.MapStringStringCmd, s.Options.Partitions)
+	for p := range got {
+		got[p] = pipe.HGetAll(ctx, s.keys.owed(p))
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, s.away(err)
+	}
+	sum := map[relay.Lane]int{}
+	for _, g := range got {
+		for lane, n := range g.Val() {
+			owed, err := strconv.Atoi(n)
+			if err != nil {
+				return nil, errCorrupt
+			}
+			sum[relay.Lane(lane)] += owed
+		}
+	}
+	return sum, nil
+}
+
+func change(u relay.User, id string) string { return u.Merchant + "\t" + u.ID + "\t" + id }
+
+// Changes subscribes once for the whole node. go-redis connects again by itself;
+// each new subscription may have missed something.
+func (s *Store) Changes(ctx context.Context, fn func(relay.User, string), resync func()) {
+	sub := s.readers.Subscribe(ctx, s.keys.changes())
+	defer sub.Close()
+	ch := sub.ChannelWithSubscriptions(redis.WithChannelSize(1024))
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case m, ok := <-ch:
+			if !ok {
+				return
+			}
+			switch m := m.(type) {
+			case *redis.Subscription:
+				resync()
+			case *redis.Message:
+				if f := strings.Split(m.Payload, "\t"); len(f) == 3 {
+					fn(relay.User{Merchant: f[0], ID: f[1]}, f[2])
+				}
+			}
+		}
+	}
+}

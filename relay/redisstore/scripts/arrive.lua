@@ -1,0 +1,88 @@
+-- An event arrives. Knows two rules: content that was seen before is a
+-- duplicate, and a challenge replaces a pending one of the same card and
+-- reference. Besides, it resolves the card's owner, which only this partition
+-- knows, so that an arrival is one round trip.
+--
+-- KEYS[1] duplicate memory of the content
+-- KEYS[2] owner of the card (hash: user, at, op)
+-- KEYS[3] the challenge's record
+-- KEYS[4] the holder's live challenges (by creation)
+-- KEYS[5] the stream of inner steps
+-- KEYS[6] what is due later
+-- KEYS[7…] the keys of the commands
+--
+-- ARGV[1] event id
+-- ARGV[2] how long the content is remembered, ms; "0": not at all
+-- ARGV[3] "1" if the event names a card
+-- ARGV[4] the user it names, or ""
+-- ARGV[5] when it happened, ms, if it teaches that the user owns the card; or ""
+-- ARGV[6] the inner step that indexes the lesson
+-- ARGV[7] challenge id, or "" if there is none
+-- ARGV[8] its record without the header
+-- ARGV[9] the record's life, ms
+-- ARGV[10] when it was created, ms
+-- ARGV[11] mark of its reference, "-" for none
+-- ARGV[12] when it expires, ms; "" if it has ended already
+-- ARGV[13] channel of changes
+-- ARGV[14] merchant
+-- ARGV[15] the holder's ended challenges, without the user that ends the key.
+--          It carries KEYS[1]'s hash tag, but is known only here.
+-- ARGV[16…] commands: number of words, words…
+--
+-- Returns {event id, 1 if it is a duplicate (then the first one's id), owner}.
+
+local id, user, challenge = ARGV[1], ARGV[4], ARGV[7]
+
+if ARGV[2] ~= '0' and not redis.call('SET', KEYS[1], id, 'NX', 'PX', ARGV[2]) then
+  return {redis.call('GET', KEYS[1]), 1, ''}
+end
+
+if ARGV[3] == '1' then
+  local known = redis.call('HMGET', KEYS[2], 'user', 'at', 'op')
+  local owner = known[1]
+  local taught = ARGV[5] ~= '' and not known[3] and (not owner or tonumber(ARGV[5]) > tonumber(known[2]))
+  if taught then
+    redis.call('HSET', KEYS[2], 'user', user, 'at', ARGV[5])
+  end
+  if (taught and owner ~= user) or (challenge ~= '' and user ~= '' and owner ~= user) then
+    redis.call('XADD', KEYS[5], '*', 'd', ARGV[6])
+  end
+  if owner and (known[3] or user == '') then
+    user = owner
+  end
+end
+
+if challenge ~= '' then
+  redis.call('SET', KEYS[3], '1\t' .. user .. '\n' .. ARGV[8], 'PX', ARGV[9])
+  if ARGV[12] ~= '' then
+    local announce = 'announce ' .. challenge
+    if ARGV[11] ~= '-' then
+      local older = ''
+      for _, member in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
+        local other, mark = string.match(member, '^(%S+) (%S+)$')
+        if mark == ARGV[11] then
+          older = ' ' .. other
+        end
+      end
+      announce = announce .. older
+    end
+    redis.call('ZADD', KEYS[4], ARGV[10], challenge .. ' ' .. ARGV[11])
+    redis.call('PEXPIRE', KEYS[4], ARGV[9])
+    redis.call('ZADD', KEYS[6], ARGV[12], 'tasks\nexpire ' .. challenge)
+    redis.call('XADD', KEYS[5], '*', 'd', announce)
+  else
+    redis.call('ZADD', ARGV[15] .. user, ARGV[10], challenge)
+    redis.call('PEXPIRE', ARGV[15] .. user, ARGV[9])
+  end
+  if user ~= '' then
+    redis.call('PUBLISH', ARGV[13], ARGV[14] .. '\t' .. user .. '\t' .. challenge)
+  end
+end
+
+local i = 16
+while i <= #ARGV do
+  local n = tonumber(ARGV[i])
+  redis.call(unpack(ARGV, i + 1, i + n))
+  i = i + n + 1
+end
+return {id, 0, user}

@@ -1,0 +1,211 @@
+package redisstore
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"approvalrelay/crypto"
+	"approvalrelay/relay"
+)
+
+var (
+	//go:embed scripts/arrive.lua
+	arriveLua string
+	//go:embed scripts/commit.lua
+	commitLua string
+	//go:embed scripts/due.lua
+	dueLua string
+
+	arriveScript = redis.NewScript(arriveLua)
+	commitScript = redis.NewScript(commitLua)
+	dueScript    = redis.NewScript(dueLua)
+)
+
+// Options of a store.
+type Options struct {
+	URL          string // or Embedded
+	Prefix       string
+	Partitions   int
+	WaitReplicas int
+	Retention    Retention
+	Vault        *crypto.Vault
+	Node         string // a name that no other process ever has
+	// Clock replaces the store's clock; only tests set it.
+	Clock func() time.Time
+	Log   *slog.Logger
+}
+
+// Retention is how long records are kept after their last change.
+type Retention struct {
+	Challenges, Events, Deliveries time.Duration
+}
+
+// Store implements relay.Store and relay.Queue.
+type Store struct {
+	Options
+	keys    keys
+	rdb     redis.UniversalClient
+	readers redis.UniversalClient
+	vault   *crypto.Vault
+	offset  atomic.Int64 // of Redis' clock to ours, ns
+	stop    func()
+}
+
+var (
+	_ relay.Store = (*Store)(nil)
+	_ relay.Queue = (*Store)(nil)
+)
+
+// Open prepares a store. It does not need Redis to be there: every call tries
+// anew. An error is a fault of the options.
+func Open(o Options) (*Store, error) {
+	rdb, readers, stop, err := connect(o.URL, o.Partitions)
+	if err != nil {
+		return nil, err
+	}
+	return &Store{Options: o, keys: keys{o.Prefix}, rdb: rdb, readers: readers, vault: o.Vault, stop: stop}, nil
+}
+
+// Close ends all connections, and the embedded Redis.
+func (s *Store) Close() error {
+	err := errors.Join(s.readers.Close(), s.rdb.Close())
+	s.stop()
+	return err
+}
+
+// Now is Redis' time, as far as the last heartbeat measured it.
+func (s *Store) Now() time.Time {
+	if s.Clock != nil {
+		return s.Clock()
+	}
+	return time.Now().Add(time.Duration(s.offset.Load()))
+}
+
+// Partitions of the data.
+func (s *Store) Partitions() int { return s.Options.Partitions }
+
+// syncClock measures the offset to Redis' clock.
+func (s *Store) syncClock(ctx context.Context) error {
+	before := time.Now()
+	t, err := s.rdb.Time(ctx).Result()
+	if err != nil {
+		return s.away(err)
+	}
+	middle := before.Add(time.Since(before) / 2)
+	s.offset.Store(int64(t.Sub(middle)))
+	return nil
+}
+
+// Ping tells whether Redis answers, and sets the clock by it.
+func (s *Store) Ping(ctx context.Context) error { return s.syncClock(ctx) }
+
+// away classifies an error of Redis, once.
+func (s *Store) away(err error) error {
+	if errors.Is(err, redis.Nil) {
+		return relay.ErrNotFound
+	}
+	return fmt.Errorf("%w (redis: %w)", relay.ErrUnavailable, err)
+}
+
+// Root reads the root key; the first node to ask makes it.
+func (s *Store) Root(ctx context.Context) (crypto.Root, error) {
+	key := s.keys.root()
+	fresh := s.vault.Seal(crypto.GenerateKey(), key)
+	if err := s.rdb.SetNX(ctx, key, fresh, 0).Err(); err != nil {
+		return crypto.Root{}, s.away(err)
+	}
+	sealed, err := s.rdb.Get(ctx, key).Bytes()
+	if err != nil {
+		return crypto.Root{}, s.away(err)
+	}
+	plain, err := s.vault.Open(sealed, key)
+	if err != nil {
+		return crypto.Root{}, fmt.Errorf("open the root key (is the key that sealed it still in storage.keys?): %w", err)
+	}
+	return crypto.NewRoot(plain)
+}
+
+// run runs a script, and waits for the replicas if asked to.
+func (s *Store) run(ctx context.Context, script *redis.Script, keys []string, args ...any) (any, error) {
+	if s.WaitReplicas == 0 {
+		v, err := script.Run(ctx, s.rdb, keys, args...).Result()
+		if err != nil {
+			return nil, s.away(err)
+		}
+		return v, nil
+	}
+	v, err := s.runAndWait(ctx, script, keys, args...)
+	if redis.HasErrorPrefix(err, "NOSCRIPT") { // a pipeline cannot fall back by itself
+		if err = script.Load(ctx, s.rdb).Err(); err == nil {
+			v, err = s.runAndWait(ctx, script, keys, args...)
+		}
+	}
+	if err != nil {
+		return nil, s.away(err)
+	}
+	return v, nil
+}
+
+// replicaWait bounds WAIT, so that the ingress still answers in time.
+const replicaWait = time.Second
+
+func (s *Store) runAndWait(ctx context.Context, script *redis.Script, keys []string, args ...any) (any, error) {
+	pipe := s.rdb.Pipeline()
+	done := script.EvalSha(ctx, pipe, keys, args...)
+	replicas := pipe.Do(ctx, "WAIT", s.WaitReplicas, replicaWait.Milliseconds())
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, err
+	}
+	if n, err := replicas.Int(); err != nil || n < s.WaitReplicas {
+		return nil, fmt.Errorf("only %d of redis.wait_replicas %d replicas have the write", n, s.WaitReplicas)
+	}
+	return done.Result()
+}
+
+// Challenge by id.
+func (s *Store) Challenge(ctx context.Context, id string) (relay.Challenge, error) {
+	raw, err := s.record(ctx, id)
+	if err != nil {
+		return relay.Challenge{}, err
+	}
+	return s.decodeChallenge(id, raw)
+}
+
+// Event by id.
+func (s *Store) Event(ctx context.Context, id string) (relay.Event, error) {
+	raw, err := s.record(ctx, id)
+	if err != nil {
+		return relay.Event{}, err
+	}
+	return s.decodeEvent(id, raw)
+}
+
+// Delivery by id.
+func (s *Store) Delivery(ctx context.Context, id string) (relay.Delivery, error) {
+	raw, err := s.record(ctx, id)
+	if err != nil {
+		return relay.Delivery{}, err
+	}
+	return s.decodeDelivery(raw)
+}
+
+func (s *Store) record(ctx context.Context, id string) (string, error) {
+	p, ok := relay.PartitionOf(id)
+	if !ok || p >= s.Options.Partitions {
+		return "", relay.ErrNotFound
+	}
+	raw, err := s.rdb.Get(ctx, s.keys.of(p, id)).Result()
+	if err != nil {
+		return "", s.away(err)
+	}
+	return raw, nil
+}
+
+func ms(t time.Time) int64 { return t.UnixMilli() }

@@ -1,0 +1,400 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"approvalrelay/crypto"
+)
+
+// Options is everything that the operator decides. The maps and slices are not
+// changed after New.
+type Options struct {
+	Merchants    map[string]*Merchant
+	Targets      []Target
+	Lives        Lifetimes
+	RequireShown bool
+	Duplicates   time.Duration // how long the same content is a duplicate
+	PublicURL    string
+	Push         PushOptions
+}
+
+// PushOptions is what is pushed, and how often.
+type PushOptions struct {
+	On               bool // there are VAPID keys
+	IncludeOTP       bool
+	Minimal          bool // no amount and no payee on the lock screen
+	ActionToken      bool
+	MaxSubscriptions int
+	CardCount        int // at most so many challenges of a card are pushed
+	CardWindow       time.Duration
+	MuteAfterReport  time.Duration
+}
+
+// Service is the shell around the domain's rules: load, decide, swap, owe. It is
+// safe for concurrent use.
+type Service struct {
+	Options
+	store Store
+	log   *slog.Logger
+	root  atomic.Pointer[crypto.Root]
+	hub   *hub
+}
+
+// New makes a service on a store. Run it to see changes made by other nodes.
+func New(o Options, store Store, log *slog.Logger) *Service {
+	return &Service{Options: o, store: store, log: log, hub: newHub()}
+}
+
+// Run feeds the watchers with the changes of all nodes, until ctx ends.
+func (s *Service) Run(ctx context.Context) {
+	s.store.Changes(ctx, s.hub.publish, s.hub.resync)
+}
+
+// Ready tells whether the store answers.
+func (s *Service) Ready(ctx context.Context) error { return s.store.Ping(ctx) }
+
+// rootKey is made in the store by the first node; it never changes, so one read
+// is enough.
+func (s *Service) rootKey(ctx context.Context) (crypto.Root, error) {
+	if r := s.root.Load(); r != nil {
+		return *r, nil
+	}
+	r, err := s.store.Root(ctx)
+	if err != nil {
+		return crypto.Root{}, fmt.Errorf("read the root key: %w", err)
+	}
+	s.root.Store(&r)
+	return r, nil
+}
+
+// ReceiptStatus is what the issuer is told of its webhook.
+type ReceiptStatus string
+
+// The receipts.
+const (
+	Accepted    ReceiptStatus = "accepted"
+	Duplicate   ReceiptStatus = "duplicate"
+	Quarantined ReceiptStatus = "quarantined"
+)
+
+// Receipt answers one webhook.
+type Receipt struct {
+	Status  ReceiptStatus
+	EventID string
+}
+
+// Webhook is one delivery of the issuer as it came.
+type Webhook struct {
+	Merchant string
+	Type     string
+	Payload  string // base64
+	HMAC     string // hex
+	Raw      []byte // the whole body, for targets that want it byte for byte
+}
+
+// Receive takes a webhook: it returns only when the store has it. Errors:
+// ErrUnknownMerchant, crypto.ErrSignature, crypto.ErrMalformed, ErrUnavailable.
+func (s *Service) Receive(ctx context.Context, w Webhook) (Receipt, error) {
+	m, ok := s.Merchants[w.Merchant]
+	if !ok {
+		return Receipt{}, ErrUnknownMerchant
+	}
+	body, err := m.Keyring.Open(w.Payload, w.HMAC)
+	if err != nil {
+		return Receipt{}, err
+	}
+	root, err := s.rootKey(ctx)
+	if err != nil {
+		return Receipt{}, err
+	}
+	a := s.arrival(m, w, body, root)
+	got, err := s.store.Arrive(ctx, a)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("store the event: %w", err)
+	}
+	r := Receipt{Status: Accepted, EventID: got.EventID}
+	switch {
+	case got.Duplicate:
+		r.Status = Duplicate
+	case a.Event.Outcome == OutcomeQuarantined:
+		r.Status = Quarantined
+	}
+	s.logEvent(ctx, a.Event, r, got.UserID)
+	return r, nil
+}
+
+func (s *Service) logEvent(ctx context.Context, ev Event, r Receipt, user string) {
+	level := slog.LevelInfo
+	if r.Status == Quarantined {
+		level = slog.LevelWarn
+	}
+	attrs := make([]slog.Attr, 0, 8)
+	attrs = append(attrs, slog.String("event_id", r.EventID), slog.String("merchant", ev.Merchant),
+		slog.String("type", ev.Type), slog.String("status", string(r.Status)))
+	if ev.CardID != "" {
+		attrs = append(attrs, slog.String("card_id", ev.CardID))
+	}
+	if user != "" {
+		attrs = append(attrs, slog.String("user_id", user))
+	}
+	if ev.Reason != "" {
+		attrs = append(attrs, slog.String("reason", ev.Reason))
+	}
+	s.log.LogAttrs(ctx, level, "event received", attrs...)
+}
+
+// duplicateShort is how long content is remembered that carries neither a
+// reference nor a time: a second equal purchase must be payable.
+const duplicateShort = 600 * time.Second
+
+// arrival decides everything about a webhook before the store is asked once.
+func (s *Service) arrival(m *Merchant, w Webhook, body []byte, root crypto.Root) Arrival {
+	now := s.store.Now().Truncate(time.Millisecond)
+	r := Interpret(m, w.Type, body, s.Lives, now)
+	f := r.Fields
+	ev := Event{Type: w.Type, Merchant: m.Name, UserID: f.UserID, CardID: cardID(root, m.Name, f.CardID), OccurredAt: f.Occurred, ReceivedAt: now}
+
+	var fingerprint []byte
+	if r.Quarantine == "" {
+		fingerprint = root.Fingerprint([]byte(m.Name), Canonical(r.Payload))
+	}
+	a := Arrival{Fingerprint: fingerprint, Remember: s.Duplicates}
+	if f.Reference == "" && f.Occurred.IsZero() {
+		a.Remember = min(a.Remember, duplicateShort)
+	}
+	a.Partition = partitionFor(s.store.Partitions(), m.Name, ev.CardID, ev.UserID, fingerprint)
+	ev.ID = newID(prefixEvent, a.Partition, now)
+
+	switch {
+	case r.Quarantine != "":
+		s.quarantine(&a, &ev, r, w, body)
+	case r.Action:
+		s.challenge(&a, &ev, m, r, w, body)
+	default:
+		ev.Outcome = OutcomeForwarded
+		a.Owe = s.forwards(ev, false)
+		ev.Secret = Secret{Body: body, Envelope: s.envelope(a.Owe, w.Raw)}
+	}
+	if r.Quarantine == "" && ev.CardID != "" && ev.UserID != "" && !f.Failed() {
+		a.LearnAt = now
+		if !f.Occurred.IsZero() {
+			a.LearnAt = f.Occurred
+		}
+	}
+	a.Event = ev
+	return a
+}
+
+// cardID keeps a full card number out of everything but sealed storage.
+func cardID(root crypto.Root, merchant, id string) string {
+	if LooksLikePAN(id) {
+		return root.PANToken(merchant, digits(id))
+	}
+	return id
+}
+
+func digits(s string) string {
+	out := make([]byte, 0, len(s))
+	for _, c := range []byte(s) {
+		if c >= '0' && c <= '9' {
+			out = append(out, c)
+		}
+	}
+	return string(out)
+}
+
+func (s *Service) quarantine(a *Arrival, ev *Event, r Reading, w Webhook, body []byte) {
+	ev.Outcome, ev.Reason = OutcomeQuarantined, r.Quarantine
+	if !validType(ev.Type) {
+		ev.Type = ""
+	}
+	ev.Fields = Describe(r.Payload)
+	ev.Secret = Secret{Body: body, Envelope: w.Raw}
+	own := newOwnEvent("event.quarantined", ev.Merchant, quarantineRecord{
+		ID: ev.ID, Type: ev.Type, Merchant: ev.Merchant, Outcome: ev.Outcome, Reason: ev.Reason, Fields: ev.Fields, ReceivedAt: ev.ReceivedAt.UTC(),
+	}, a.Partition, ev.ReceivedAt)
+	s.owe(&a.Owe, &a.Own, own)
+}
+
+// quarantineRecord is the data of relay.event.quarantined.
+type quarantineRecord struct {
+	ID         string       `json:"id"`
+	Type       string       `json:"type"`
+	Merchant   string       `json:"merchant"`
+	Outcome    EventOutcome `json:"outcome"`
+	Reason     string       `json:"reason"`
+	Fields     []FieldShape `json:"fields"`
+	ReceivedAt time.Time    `json:"received_at"`
+}
+
+func (s *Service) challenge(a *Arrival, ev *Event, m *Merchant, r Reading, w Webhook, body []byte) {
+	ev.Outcome = OutcomeChallenge
+	a.Owe = s.forwards(*ev, true)
+	if len(a.Owe) > 0 {
+		ev.Secret.Body = Canonical(WithoutCode(m.Mapping, r.Payload))
+	}
+	c := r.challenge(*ev, Secret{Body: body, Envelope: s.envelope(a.Owe, w.Raw)})
+	if c.Status.Final() {
+		c.Secret = Secret{}
+		s.owe(&a.Owe, &a.Own, c.ownEvent(string(c.Status), a.Partition, ev.ReceivedAt))
+	}
+	a.Challenge = &c
+}
+
+// forwards are the deliveries of an event to every target that wants it.
+func (s *Service) forwards(ev Event, action bool) []Delivery {
+	var owe []Delivery
+	partition, _ := PartitionOf(ev.ID)
+	for _, t := range s.Targets {
+		if !t.Wants(ev.Merchant, ev.Type, action) {
+			continue
+		}
+		owe = append(owe, Delivery{
+			ID: newID(prefixDelivery, partition, ev.ReceivedAt), Kind: KindForward, Merchant: ev.Merchant, Target: t.Name,
+			EventID: ev.ID, Status: DeliveryPending, CreatedAt: ev.ReceivedAt,
+		})
+	}
+	return owe
+}
+
+// envelope keeps the issuer's body only if one of the deliveries needs it.
+func (s *Service) envelope(owe []Delivery, raw []byte) []byte {
+	for _, d := range owe {
+		if t, ok := s.target(d.Target); ok && t.Envelope {
+			return raw
+		}
+	}
+	return nil
+}
+
+func (s *Service) target(name string) (Target, bool) {
+	for _, t := range s.Targets {
+		if t.Name == name {
+			return t, true
+		}
+	}
+	return Target{}, false
+}
+
+// owe adds an event of our own, if any target wants it.
+func (s *Service) owe(deliveries *[]Delivery, events *[]Event, own Event) {
+	if f := s.forwards(own, false); len(f) > 0 {
+		*deliveries = append(*deliveries, f...)
+		*events = append(*events, own)
+	}
+}
+
+// step is the atomic step that takes a challenge from one state to the next,
+// with everything that is owed because of it.
+func (s *Service) step(prev, next Challenge, now time.Time) Step {
+	partition, _ := PartitionOf(next.ID)
+	st := Step{Partition: partition, Challenge: &next}
+	own := func(what string) { s.owe(&st.Owe, &st.Own, next.ownEvent(what, partition, now)) }
+	if prev.Status != next.Status {
+		if next.Status == Confirming {
+			d := s.delivery(KindConfirm, next, now)
+			d.Deadline = next.ExpiresAt
+			st.Owe = append(st.Owe, d)
+		}
+		if next.Status.Final() {
+			own(string(next.Status))
+			if next.PushesOwed > 0 {
+				st.Owe = append(st.Owe, Delivery{Kind: KindEnded, ChallengeID: next.ID})
+			}
+		}
+	}
+	if prev.UserID == "" && next.UserID != "" && next.Status == Pending {
+		st.Owe = append(st.Owe, Delivery{Kind: KindAnnounce, ChallengeID: next.ID})
+	}
+	if d := next.Decision; prev.Decision == nil && d != nil && d.Reason == ReasonNotMe {
+		own("reported")
+		st.Mute = s.Push.MuteAfterReport
+		if m := s.Merchants[next.Merchant]; m != nil && m.Lock {
+			lock := s.delivery(KindLock, next, now)
+			lock.Secret.Body = lockBody(m, prev.Secret.Body)
+			st.Owe = append(st.Owe, lock)
+		}
+	}
+	return st
+}
+
+// lockBody is what the lock's template may need of the event, without its code.
+func lockBody(m *Merchant, body []byte) []byte {
+	p, err := ParsePayload(body)
+	if err != nil {
+		return nil // it was understood when it arrived, so the store has lost it
+	}
+	return Canonical(WithoutCode(m.Mapping, p))
+}
+
+// delivery to the issuer about a challenge.
+func (s *Service) delivery(k Kind, c Challenge, now time.Time) Delivery {
+	partition, _ := PartitionOf(c.ID)
+	return Delivery{
+		ID: newID(prefixDelivery, partition, now), Kind: k, Merchant: c.Merchant, EventID: c.EventID(), ChallengeID: c.ID,
+		UserID: c.UserID, CardID: c.CardID, Status: DeliveryPending, CreatedAt: now,
+	}
+}
+
+// swapTries bounds how often a lost race is run again; each loss means that
+// somebody else has moved the challenge on, which it allows a few times only.
+const swapTries = 8
+
+// swap loads a challenge, lets decide make its next state, and writes it with
+// all that is owed; a lost race is decided again. settle may be nil.
+func (s *Service) swap(ctx context.Context, id string, decide func(c Challenge, now time.Time) (Challenge, error), complete func(*Step)) (Challenge, error) {
+	for range swapTries {
+		prev, err := s.store.Challenge(ctx, id)
+		if err != nil {
+			return Challenge{}, fmt.Errorf("load challenge %s: %w", id, err)
+		}
+		now := s.store.Now().Truncate(time.Millisecond)
+		next, err := decide(prev, now)
+		if err != nil {
+			return prev, err
+		}
+		changed := !sameChallenge(prev, next)
+		if !changed && complete == nil {
+			return prev, nil
+		}
+		partition, _ := PartitionOf(id)
+		st := Step{Partition: partition}
+		if changed {
+			st = s.step(prev, next, now)
+		}
+		if complete != nil {
+			complete(&st)
+		}
+		err = s.store.Commit(ctx, st)
+		if errors.Is(err, ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return Challenge{}, fmt.Errorf("store challenge %s: %w", id, err)
+		}
+		if changed && prev.Status != next.Status {
+			s.logChallenge(ctx, next)
+		}
+		return next, nil
+	}
+	return Challenge{}, fmt.Errorf("challenge %s changed %d times while it was decided: %w", id, swapTries, ErrUnavailable)
+}
+
+// sameChallenge compares what the pure steps may change.
+func sameChallenge(a, b Challenge) bool {
+	return a.Status == b.Status && a.UserID == b.UserID && a.Decision == b.Decision && a.Failure == b.Failure &&
+		a.RevealedAt.Equal(b.RevealedAt) && a.PushesOwed == b.PushesOwed && a.PushesFailed == b.PushesFailed && a.Announced == b.Announced
+}
+
+func (s *Service) logChallenge(ctx context.Context, c Challenge) {
+	attrs := []slog.Attr{slog.String("challenge_id", c.ID), slog.String("merchant", c.Merchant), slog.String("user_id", c.UserID), slog.String("status", string(c.Status))}
+	if c.Failure != nil {
+		attrs = append(attrs, slog.String("failure", string(c.Failure.Code)))
+	}
+	s.log.LogAttrs(ctx, slog.LevelInfo, "challenge changed", attrs...)
+}

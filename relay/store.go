@@ -1,0 +1,159 @@
+package relay
+
+import (
+	"context"
+	"time"
+
+	"approvalrelay/crypto"
+)
+
+// Store keeps the records. Every method is safe for concurrent use, on any
+// number of nodes. Errors are ErrNotFound, ErrConflict, ErrLostLease where the
+// method says so; everything else wraps ErrUnavailable, and then nothing is
+// known about whether a write happened: all writes may be repeated.
+type Store interface {
+	// Now is the time by the store's clock, so that no node can decide after
+	// expiry because its own clock is wrong.
+	Now() time.Time
+	// Partitions is how many there are; fixed for the life of the data.
+	Partitions() int
+	// Root is the key that fingerprints and tokens are derived from. It is made
+	// by the first node that asks and is the same for all from then on.
+	Root(ctx context.Context) (crypto.Root, error)
+
+	// Arrive takes an event in one round trip, or tells that its content is known.
+	Arrive(ctx context.Context, a Arrival) (Arrived, error)
+	// Commit writes one step of one partition atomically. ErrConflict: the
+	// challenge has changed; ErrLostLease: the delivery was settled elsewhere.
+	Commit(ctx context.Context, s Step) error
+
+	// Challenge and Event: ErrNotFound.
+	Challenge(ctx context.Context, id string) (Challenge, error)
+	Event(ctx context.Context, id string) (Event, error)
+	// Challenges lists newest first, of all holders together.
+	Challenges(ctx context.Context, q ChallengeQuery) ([]Challenge, error)
+	// Unassigned lists the pending challenges of a card that have no owner.
+	Unassigned(ctx context.Context, h Holder) ([]Challenge, error)
+	// Recent counts the challenges of c's holder and owner that were created
+	// within a time before c, c included.
+	Recent(ctx context.Context, c Challenge, within time.Duration) (int, error)
+	// Muted tells whether pushes for the holder are silenced.
+	Muted(ctx context.Context, h Holder) (bool, error)
+
+	// Owner of a card: ErrNotFound if unknown.
+	Owner(ctx context.Context, h Holder) (Owner, error)
+	// SetOwner is the operator's word: it wins over what events teach. An empty
+	// UserID forgets the owner. It owes KindLearn.
+	SetOwner(ctx context.Context, h Holder, o Owner) error
+	// IndexCard and Cards: the set of cards in the user's own partition.
+	IndexCard(ctx context.Context, u User, card string) error
+	Cards(ctx context.Context, u User) ([]string, error)
+
+	// Devices of a user; none is an empty value. SaveDevices writes them and
+	// what is owed because of it: ErrConflict.
+	Devices(ctx context.Context, u User) (Devices, error)
+	SaveDevices(ctx context.Context, d Devices, owe ...Delivery) error
+	// ClaimEndpoint notes who an endpoint belongs to and returns who it
+	// belonged to before; the zero User if nobody.
+	ClaimEndpoint(ctx context.Context, fingerprint []byte, u User) (User, error)
+
+	// Delivery: ErrNotFound if it was never attempted, or is forgotten.
+	Delivery(ctx context.Context, id string) (Delivery, error)
+	// DeadLetters lists the newest first, at most limit of one partition.
+	DeadLetters(ctx context.Context, partition, limit int) ([]Delivery, error)
+	// Replay owes a dead delivery again; Drop forgets it. ErrNotFound if it is
+	// not a dead letter.
+	Replay(ctx context.Context, id string) error
+	Drop(ctx context.Context, id string) error
+
+	// Park pauses or resumes a target for all nodes; Parked names the paused.
+	Park(ctx context.Context, target string, parked bool, reason string) error
+	Parked(ctx context.Context) (map[string]string, error)
+	// Backlog is how many deliveries each lane owes: waiting, due later or under way.
+	Backlog(ctx context.Context) (map[Lane]int, error)
+
+	// Changes calls fn for every challenge that changed, on any node, until ctx
+	// ends, and resync whenever changes may have been missed.
+	Changes(ctx context.Context, fn func(u User, challengeID string), resync func())
+	// Ping tells whether the store answers.
+	Ping(ctx context.Context) error
+}
+
+// Queue hands out what is owed.
+type Queue interface {
+	// Lease waits at most wait for deliveries of the partition's lanes.
+	Lease(ctx context.Context, partition int, lanes []Lane, wait time.Duration) ([]Lease, error)
+	// Due moves what has become due into its lanes and returns when the next is
+	// due; the zero time if none is.
+	Due(ctx context.Context, partition int) (next time.Time, err error)
+	// Beat says that this node lives and returns the nodes that do not.
+	Beat(ctx context.Context) (dead []string, err error)
+	// TakeOver leases what a dead node held in the lanes.
+	TakeOver(ctx context.Context, node string, lanes []Lane) ([]Lease, error)
+	// Leave says that this node is going: what it still holds may be taken over
+	// at once.
+	Leave(ctx context.Context) error
+}
+
+// Lease is a delivery handed out to this node. It has no time limit: it holds
+// while the node's heart beats.
+type Lease struct {
+	Delivery  Delivery
+	Partition int
+	Entry     string // the stream entry
+	Handed    int    // how many times the entry was handed out before, to nodes that died
+}
+
+// Arrival is everything that one webhook writes.
+type Arrival struct {
+	Partition int
+	Event     Event
+	// Fingerprint of the content; nil for what never enters the duplicate memory.
+	Fingerprint []byte
+	Remember    time.Duration // how long the content is a duplicate
+	Challenge   *Challenge
+	// LearnAt is when the event happened, if it teaches that Event.UserID owns
+	// Event.CardID; zero if it does not.
+	LearnAt time.Time
+	Owe     []Delivery
+	Own     []Event // events of our own that the deliveries forward
+}
+
+// Arrived is what became of it.
+type Arrived struct {
+	EventID   string // of the first arrival, if it is a duplicate
+	Duplicate bool
+	UserID    string // the challenge's owner, as far as known
+}
+
+// Step is everything that one atomic step writes; all of it lives in one
+// partition.
+type Step struct {
+	Partition int
+	// Settle is the lease that the step ends, Delivery what becomes of it; nil
+	// leaves no record behind, as for inner ones.
+	Settle   *Lease
+	Delivery *Delivery
+	// Challenge is the next state; Version is that of the one it was decided on.
+	Challenge *Challenge
+	Owe       []Delivery
+	Own       []Event
+	Mute      time.Duration // silences pushes for the challenge's holder
+}
+
+// ChallengeQuery selects challenges of one cardholder.
+type ChallengeQuery struct {
+	User     User
+	Cards    []string
+	Ended    bool      // with those that have ended
+	Before   time.Time // zero: from the newest on
+	BeforeID string    // of several created at Before
+	Limit    int
+}
+
+// Owner of a card. ByOperator wins over what events teach.
+type Owner struct {
+	UserID     string
+	At         time.Time
+	ByOperator bool
+}

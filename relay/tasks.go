@@ -1,0 +1,226 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// announce tells the devices of a challenge's owner about it: it owes one push
+// to each, and says so at once if there is none. A challenge without an owner
+// waits until its card gets one. The older challenge that it replaces is
+// withdrawn first.
+func (w *Worker) announce(ctx context.Context, lease Lease) error {
+	d := lease.Delivery
+	if err := w.supersede(ctx, d); err != nil {
+		return err
+	}
+	c, err := w.svc.store.Challenge(ctx, d.ChallengeID)
+	if errors.Is(err, ErrNotFound) {
+		return w.settle(ctx, lease, d, Step{})
+	}
+	if err != nil {
+		return fmt.Errorf("load the challenge to announce: %w", err)
+	}
+	plan, err := w.plan(ctx, c)
+	if err != nil {
+		return err
+	}
+	return w.swapSettle(ctx, lease, func(c Challenge, now time.Time) (Challenge, func(*Step)) {
+		return w.announced(c, plan, now)
+	})
+}
+
+// plan is what was read to decide about an announcement: whom to ring, or that
+// nobody may be rung.
+type plan struct {
+	devices Devices
+	silent  bool // muted, or beyond the card's limit: listed, not pushed
+}
+
+func (w *Worker) plan(ctx context.Context, c Challenge) (plan, error) {
+	var p plan
+	if c.UserID == "" || c.Status != Pending {
+		return p, nil
+	}
+	muted, err := w.svc.store.Muted(ctx, c.Holder())
+	if err != nil {
+		return p, fmt.Errorf("read whether pushes are muted: %w", err)
+	}
+	n, err := w.svc.store.Recent(ctx, c, w.svc.Push.CardWindow)
+	if err != nil {
+		return p, fmt.Errorf("count the card's challenges: %w", err)
+	}
+	p.silent = muted || n > w.svc.Push.CardCount
+	p.devices, err = w.svc.store.Devices(ctx, c.Owner())
+	if err != nil {
+		return p, fmt.Errorf("read the owner's devices: %w", err)
+	}
+	return p, nil
+}
+
+// announced is the pure part: the challenge as announced, and what that owes.
+func (w *Worker) announced(c Challenge, p plan, now time.Time) (Challenge, func(*Step)) {
+	next := c
+	first := !c.Announced
+	next.Announced = true
+	var owe []Delivery
+	if c.At(now).Status == Pending && c.UserID != "" && !p.silent && w.svc.Push.On {
+		for _, sub := range p.devices.Active() {
+			d := w.svc.delivery(KindPush, c, now)
+			d.Notice, d.Target, d.Deadline = NoticeAnnounce, sub.ID, c.ExpiresAt
+			owe = append(owe, d)
+		}
+	}
+	next.PushesOwed += len(owe)
+	return next, func(st *Step) {
+		st.Owe = append(st.Owe, owe...)
+		if first {
+			w.svc.owe(&st.Owe, &st.Own, c.ownEvent("created", st.Partition, now))
+		}
+		if len(owe) == 0 && !p.silent && next.At(now).Status == Pending {
+			w.svc.owe(&st.Owe, &st.Own, next.ownEvent("unreachable", st.Partition, now))
+		}
+	}
+}
+
+// supersede withdraws the older of two challenges with one card and reference.
+func (w *Worker) supersede(ctx context.Context, d Delivery) error {
+	if d.Supersedes == "" {
+		return nil
+	}
+	older, err := w.svc.store.Challenge(ctx, d.Supersedes)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("load the superseded challenge: %w", err)
+	}
+	newer, err := w.svc.store.Challenge(ctx, d.ChallengeID)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("load the superseding challenge: %w", err)
+	}
+	lost := older.ID
+	if !newer.Supersedes(older) {
+		lost = newer.ID
+	}
+	_, err = w.svc.swap(ctx, lost, func(c Challenge, now time.Time) (Challenge, error) { return c.Cancel("superseded", now), nil }, nil)
+	return err
+}
+
+// swapSettle settles an inner step together with the challenge that it is about;
+// a lost race is decided again.
+func (w *Worker) swapSettle(ctx context.Context, lease Lease, decide func(Challenge, time.Time) (Challenge, func(*Step))) error {
+	return w.swapRecord(ctx, lease, lease.Delivery, decide)
+}
+
+// swapRecord is swapSettle for a delivery whose state is kept.
+func (w *Worker) swapRecord(ctx context.Context, lease Lease, d Delivery, decide func(Challenge, time.Time) (Challenge, func(*Step))) error {
+	var complete func(*Step)
+	err := w.persist(ctx, d, func() error {
+		_, err := w.svc.swap(ctx, d.ChallengeID, func(c Challenge, now time.Time) (next Challenge, err error) {
+			next, complete = decide(c, now)
+			return next, nil
+		}, func(st *Step) {
+			st.Partition, st.Settle = lease.Partition, &lease
+			st.Delivery = record(d)
+			complete(st)
+		})
+		if errors.Is(err, ErrNotFound) { // forgotten: only the lease is left
+			return w.settle(ctx, lease, d, Step{})
+		}
+		return err
+	})
+	if err == nil {
+		w.settled(lease.Partition, d)
+	}
+	return err
+}
+
+func nothingElse(*Step) {}
+
+// tellEnded owes every device of the owner, but the one that decided, a word
+// that the challenge has ended, so that no stale notification stays.
+func (w *Worker) tellEnded(ctx context.Context, lease Lease) error {
+	c, err := w.svc.store.Challenge(ctx, lease.Delivery.ChallengeID)
+	if errors.Is(err, ErrNotFound) {
+		return w.settle(ctx, lease, lease.Delivery, Step{})
+	}
+	if err != nil {
+		return fmt.Errorf("load the ended challenge: %w", err)
+	}
+	devices, err := w.svc.store.Devices(ctx, c.Owner())
+	if err != nil {
+		return fmt.Errorf("read the owner's devices: %w", err)
+	}
+	var st Step
+	now := w.svc.store.Now()
+	for _, sub := range devices.Active() {
+		if c.Decision != nil && c.Decision.Device.SubscriptionID == sub.ID {
+			continue
+		}
+		d := w.svc.delivery(KindPush, c, now)
+		d.Notice, d.Target, d.Deadline = NoticeEnded, sub.ID, now.Add(testLife)
+		st.Owe = append(st.Owe, d)
+	}
+	return w.settle(ctx, lease, lease.Delivery, st)
+}
+
+// confirmGrace is how long after its expiry a challenge may still be confirming,
+// for the attempt under way to tell how it ended.
+const confirmGrace = 2 * time.Second
+
+// expire ends a challenge whose time is up, or looks again when it will be.
+func (w *Worker) expire(ctx context.Context, lease Lease) error {
+	return w.swapSettle(ctx, lease, func(c Challenge, now time.Time) (Challenge, func(*Step)) {
+		next := c.Expire(confirmGrace, now)
+		if next.Status.Final() {
+			return next, nothingElse
+		}
+		again := c.ExpiresAt
+		if c.Status == Confirming {
+			again = again.Add(confirmGrace)
+		}
+		return next, func(st *Step) {
+			st.Owe = append(st.Owe, Delivery{Kind: KindExpire, ChallengeID: c.ID, Next: again})
+		}
+	})
+}
+
+// learn indexes a card under its owner and gives the owner the card's pending
+// challenges that have none.
+func (w *Worker) learn(ctx context.Context, lease Lease) error {
+	d := lease.Delivery
+	u := User{Merchant: d.Merchant, ID: d.UserID}
+	if err := w.svc.store.IndexCard(ctx, u, d.CardID); err != nil {
+		return fmt.Errorf("index the card under its user: %w", err)
+	}
+	h := Holder{Merchant: d.Merchant, CardID: d.CardID}
+	waiting, err := w.svc.store.Unassigned(ctx, h)
+	if err != nil {
+		return fmt.Errorf("list the card's unassigned challenges: %w", err)
+	}
+	if len(waiting) > 0 {
+		// The owner as it is now: the lesson may have been overtaken.
+		owner, err := w.svc.store.Owner(ctx, h)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return fmt.Errorf("read the card's owner: %w", err)
+		}
+		for _, c := range waiting {
+			_, err := w.svc.swap(ctx, c.ID, func(c Challenge, _ time.Time) (Challenge, error) {
+				if c.Status.Final() {
+					return c, nil
+				}
+				return c.Assign(owner.UserID), nil
+			}, nil)
+			if err != nil && !errors.Is(err, ErrNotFound) {
+				return err
+			}
+		}
+	}
+	return w.settle(ctx, lease, d, Step{})
+}

@@ -1,0 +1,122 @@
+package relay
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// View is a challenge as the API and our own events show it; never a code.
+type View struct {
+	ID         string        `json:"id"`
+	Merchant   string        `json:"merchant,omitempty"` // operator and downstream only
+	UserID     string        `json:"user_id,omitempty"`  // operator and downstream only
+	Kind       ChallengeKind `json:"kind"`
+	Method     Method        `json:"method"`
+	Status     Status        `json:"status"`
+	Card       CardView      `json:"card"`
+	Payee      *PayeeView    `json:"payee"`
+	Amount     *AmountView   `json:"amount"`
+	Reference  *string       `json:"reference"`
+	Wallet     *string       `json:"wallet"`
+	OccurredAt *time.Time    `json:"occurred_at"`
+	CreatedAt  time.Time     `json:"created_at"`
+	ExpiresAt  time.Time     `json:"expires_at"`
+	RevealedAt *time.Time    `json:"revealed_at"`
+	Decision   *DecisionView `json:"decision"`
+	Failure    *Failure      `json:"failure"`
+}
+
+// CardView names a card; each part is null if unknown.
+type CardView struct {
+	ID    *string `json:"id"`
+	Last4 *string `json:"last4"`
+}
+
+// PayeeView is the shop.
+type PayeeView struct {
+	Name    *string `json:"name"`
+	Country *string `json:"country"` // ISO 3166-1 alpha-2
+}
+
+// AmountView is a decimal as the issuer wrote it, and an ISO 4217 code.
+type AmountView struct {
+	Value    string  `json:"value"`
+	Currency *string `json:"currency"`
+}
+
+// DecisionView is the decision; the device is for the operator only.
+type DecisionView struct {
+	Action    Action    `json:"action"`
+	Reason    *string   `json:"reason"`
+	DecidedAt time.Time `json:"decided_at"`
+	Device    *Device   `json:"device,omitempty"`
+	Shown     *Shown    `json:"shown,omitempty"`
+}
+
+// View shows the challenge to its cardholder.
+func (c Challenge) View() View {
+	v := View{
+		ID: c.ID, Kind: c.Kind, Method: c.Method, Status: c.Status,
+		Card:      CardView{ID: optional(c.CardID), Last4: optional(c.Last4)},
+		Reference: optional(c.Reference), Wallet: optional(c.Wallet),
+		OccurredAt: optionalTime(c.OccurredAt), CreatedAt: c.CreatedAt.UTC(), ExpiresAt: c.ExpiresAt.UTC(),
+		RevealedAt: optionalTime(c.RevealedAt), Failure: c.Failure,
+	}
+	if c.Payee != "" || c.Country != "" {
+		v.Payee = &PayeeView{Name: optional(c.Payee), Country: optional(c.Country)}
+	}
+	if c.Amount != "" {
+		v.Amount = &AmountView{Value: c.Amount, Currency: optional(c.Currency)}
+	}
+	if d := c.Decision; d != nil {
+		v.Decision = &DecisionView{Action: d.Action, Reason: optional(d.Reason), DecidedAt: d.DecidedAt.UTC(), Shown: d.Shown}
+	}
+	return v
+}
+
+// OperatorView adds whose it is and where the decision came from.
+func (c Challenge) OperatorView() View {
+	v := c.View()
+	v.Merchant, v.UserID = c.Merchant, c.UserID
+	if v.Decision != nil && c.Decision.Device != (Device{}) {
+		v.Decision.Device = &c.Decision.Device
+	}
+	return v
+}
+
+func optional(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+func optionalTime(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+// ownPrefix begins the types of our own events.
+const ownPrefix = "relay."
+
+// ownEvent is one of ours about a challenge: relay.challenge.approved and so on.
+func (c Challenge) ownEvent(what string, partition int, now time.Time) Event {
+	v := c.View()
+	v.Merchant, v.UserID = c.Merchant, c.UserID
+	return newOwnEvent("challenge."+what, c.Merchant, v, partition, now)
+}
+
+func newOwnEvent(what, merchant string, data any, partition int, now time.Time) Event {
+	body, err := json.Marshal(data)
+	if err != nil {
+		panic(fmt.Sprintf("encode our own %T: %v", data, err)) // plain structs of strings and times
+	}
+	return Event{
+		ID: newID(prefixEvent, partition, now), Type: ownPrefix + what, Merchant: merchant,
+		Outcome: OutcomeOwn, OccurredAt: now, ReceivedAt: now, Secret: Secret{Body: body},
+	}
+}

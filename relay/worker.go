@@ -1,0 +1,399 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Worker runs what is owed: it reads every partition's lanes, hands each
+// delivery to its handler, moves what becomes due, and takes over what dead
+// nodes held. Any number of nodes may run one each on the same store.
+type Worker struct {
+	svc   *Service
+	queue Queue
+	out   Outside
+	log   *slog.Logger
+
+	lanes  map[Lane]*lane
+	wake   []chan struct{} // per partition: something is due earlier than was known
+	active sync.WaitGroup  // deliveries under way
+	work   context.Context // ends when deliveries under way must stop
+	stop   context.CancelFunc
+}
+
+// Outside is whom the worker talks to.
+type Outside struct {
+	Pusher     Pusher
+	Issuer     Issuer
+	Downstream Downstream
+}
+
+// lane bounds how many deliveries of one kind, or to one target, are under way.
+type lane struct {
+	name     Lane
+	slots    chan struct{}
+	waiting  atomic.Int64 // leased here, and not settled
+	paused   atomic.Bool  // its target is parked
+	shedding atomic.Bool  // beyond its target's backlog
+}
+
+// The concurrency of the fixed lanes, on each node.
+const (
+	taskSlots    = 64
+	pushSlots    = 64
+	confirmSlots = 64
+	lockSlots    = 8
+)
+
+// Timing of the loops. A reader blocks for long while all lanes are open; while
+// one is full it comes back soon to look whether it has opened again.
+const (
+	leaseWait      = 2 * time.Second
+	leaseWaitBusy  = 50 * time.Millisecond
+	moverRest      = time.Second
+	beatEvery      = time.Second
+	storeRetryRest = 250 * time.Millisecond
+	maxHanded      = 5 // an entry whose holders died so often is poison
+)
+
+// NewWorker prepares a worker; Run runs it.
+func NewWorker(svc *Service, queue Queue, out Outside, log *slog.Logger) *Worker {
+	w := &Worker{svc: svc, queue: queue, out: out, log: log, lanes: map[Lane]*lane{}}
+	add := func(l Lane, slots int) { w.lanes[l] = &lane{name: l, slots: make(chan struct{}, slots)} }
+	add(LaneTasks, taskSlots)
+	add(LanePush, pushSlots)
+	add(LaneConfirm, confirmSlots)
+	add(LaneLock, lockSlots)
+	for _, t := range svc.Targets {
+		add(TargetLane(t.Name), t.Concurrency)
+	}
+	for range svc.store.Partitions() {
+		w.wake = append(w.wake, make(chan struct{}, 1))
+	}
+	return w
+}
+
+// Run works until ctx ends, then lets what is under way finish within grace, and
+// leaves the rest to the other nodes.
+func (w *Worker) Run(ctx context.Context, grace time.Duration) {
+	w.work, w.stop = context.WithCancel(context.WithoutCancel(ctx))
+	defer w.stop()
+	var loops sync.WaitGroup
+	for p := range w.svc.store.Partitions() {
+		loops.Go(func() { w.read(ctx, p) })
+		loops.Go(func() { w.move(ctx, p) })
+	}
+	loops.Go(func() { w.beat(ctx) })
+	loops.Go(func() { w.watchTargets(ctx) })
+	loops.Wait()
+
+	finished := make(chan struct{})
+	go func() { w.active.Wait(); close(finished) }()
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-finished:
+	case <-timer.C:
+		w.stop()
+		<-finished
+	}
+	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := w.queue.Leave(leave); err != nil {
+		w.log.Warn("could not sign off; the other nodes take over after the lease", "error", err)
+	}
+}
+
+// read hands out one partition's deliveries. It never gives up, whatever the
+// store answers.
+func (w *Worker) read(ctx context.Context, partition int) {
+	for ctx.Err() == nil {
+		open, busy := w.open()
+		wait := leaseWait
+		if busy {
+			wait = leaseWaitBusy
+		}
+		leases, err := w.queue.Lease(ctx, partition, open, wait)
+		if err != nil {
+			if ctx.Err() == nil {
+				w.log.Warn("cannot read what is owed; trying again", "partition", partition, "error", err)
+				rest(ctx, storeRetryRest)
+			}
+			continue
+		}
+		for _, l := range leases {
+			w.start(l)
+		}
+	}
+}
+
+// open lists the lanes that take more; busy tells that one does not.
+func (w *Worker) open() (open []Lane, busy bool) {
+	open = make([]Lane, 0, len(w.lanes))
+	for name, l := range w.lanes {
+		switch {
+		case l.paused.Load():
+			busy = true
+		case l.waiting.Load() >= int64(cap(l.slots)):
+			busy = true
+		default:
+			open = append(open, name)
+		}
+	}
+	return open, busy
+}
+
+// start runs a lease when its lane has a free slot.
+func (w *Worker) start(lease Lease) {
+	l := w.lanes[lease.Delivery.Lane()]
+	if l == nil {
+		return // read from a lane we asked for, so this cannot be; it stays leased
+	}
+	l.waiting.Add(1)
+	w.active.Go(func() {
+		defer l.waiting.Add(-1)
+		select {
+		case l.slots <- struct{}{}:
+		case <-w.work.Done():
+			return
+		}
+		defer func() { <-l.slots }()
+		w.handle(w.work, l, lease)
+	})
+}
+
+// handle runs one lease until it is settled.
+func (w *Worker) handle(ctx context.Context, l *lane, lease Lease) {
+	defer w.recoverFrom(lease)
+	err := w.persist(ctx, lease.Delivery, func() error { return w.dispatch(ctx, l, lease) })
+	if err != nil && ctx.Err() == nil {
+		w.log.Error("a delivery was left to the next node", "kind", lease.Delivery.Kind, "delivery_id", lease.Delivery.ID, "error", err)
+	}
+}
+
+// persist runs fn again while the store is away: nobody else can settle the
+// delivery while our heart beats. A lease lost to another node is no error. When
+// ctx ends the delivery stays leased and is taken over.
+func (w *Worker) persist(ctx context.Context, d Delivery, fn func() error) error {
+	for {
+		err := fn()
+		if err == nil || errors.Is(err, ErrLostLease) || !errors.Is(err, ErrUnavailable) {
+			if errors.Is(err, ErrLostLease) {
+				return nil
+			}
+			return err
+		}
+		w.log.Warn("the store cannot settle a delivery; trying again", "kind", d.Kind, "delivery_id", d.ID, "challenge_id", d.ChallengeID, "error", err)
+		rest(ctx, storeRetryRest)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// recoverFrom keeps one poisonous delivery from taking the node down. It stays
+// leased, and ends as a dead letter after maxHanded nodes.
+func (w *Worker) recoverFrom(lease Lease) {
+	if r := recover(); r != nil {
+		w.log.Error("a delivery made the worker panic", "kind", lease.Delivery.Kind, "delivery_id", lease.Delivery.ID, "panic", fmt.Sprintf("%T", r))
+	}
+}
+
+func (w *Worker) dispatch(ctx context.Context, l *lane, lease Lease) error {
+	d := lease.Delivery
+	switch {
+	case lease.Handed > maxHanded:
+		return w.bury(ctx, lease, "every node that tried it died")
+	case l.shedding.Load() && d.Kind == KindForward:
+		return w.bury(ctx, lease, "the target's backlog is beyond max_backlog")
+	}
+	switch d.Kind {
+	case KindAnnounce:
+		return w.announce(ctx, lease)
+	case KindEnded:
+		return w.tellEnded(ctx, lease)
+	case KindExpire:
+		return w.expire(ctx, lease)
+	case KindLearn:
+		return w.learn(ctx, lease)
+	case KindPush:
+		return w.push(ctx, lease)
+	case KindConfirm:
+		return w.confirm(ctx, lease)
+	case KindLock:
+		return w.lock(ctx, lease)
+	case KindForward:
+		return w.forward(ctx, l, lease)
+	}
+	return w.bury(ctx, lease, "its kind is unknown to this version")
+}
+
+// settle ends a lease in one step: its record, and whatever else the step owes.
+func (w *Worker) settle(ctx context.Context, lease Lease, d Delivery, st Step) error {
+	st.Partition, st.Settle = lease.Partition, &lease
+	st.Delivery = record(d)
+	err := w.persist(ctx, d, func() error { return w.svc.store.Commit(ctx, st) })
+	if err == nil {
+		w.settled(lease.Partition, d)
+	}
+	return err
+}
+
+// record is what is kept of a settled delivery: nothing of a step of ours, nor
+// of one that turned out to be pointless before it was tried.
+func record(d Delivery) *Delivery {
+	if d.Kind.Inner() || d.Status == DeliveryDead && d.Tries == 0 && d.Kind == KindPush {
+		return nil
+	}
+	return &d
+}
+
+// settled logs an attempt and wakes the mover for the next one.
+func (w *Worker) settled(partition int, d Delivery) {
+	if d.Kind.Inner() {
+		return
+	}
+	if d.Status == DeliveryPending && !d.Next.IsZero() {
+		w.wakeMover(partition)
+	}
+	level := slog.LevelInfo
+	switch {
+	case record(d) == nil:
+		level = slog.LevelDebug
+	case d.Status == DeliveryDead && d.Kind == KindPush:
+		level = slog.LevelWarn
+	case d.Status == DeliveryDead:
+		level = slog.LevelError
+	}
+	attrs := []slog.Attr{slog.String("delivery_id", d.ID), slog.String("kind", string(d.Kind)), slog.String("status", string(d.Status)), slog.String("target", d.Target),
+		slog.String("event_id", d.EventID), slog.String("challenge_id", d.ChallengeID), slog.Int("attempt", d.Tries)}
+	if n := len(d.Attempts); n > 0 {
+		last := d.Attempts[n-1]
+		attrs = append(attrs, slog.Int("status_code", last.StatusCode), slog.Duration("latency", last.Latency))
+		if last.Error != "" {
+			attrs = append(attrs, slog.String("error", last.Error))
+		}
+	}
+	w.log.LogAttrs(context.Background(), level, "delivery", attrs...)
+}
+
+// bury makes a dead letter of a delivery without another attempt. Inner ones
+// have no record, so they are logged and gone.
+func (w *Worker) bury(ctx context.Context, lease Lease, why string) error {
+	d := lease.Delivery
+	d.Status, d.Next = DeliveryDead, time.Time{}
+	d.Attempts = append(d.Attempts, Attempt{At: w.svc.store.Now(), Error: why})
+	if d.Kind.Inner() {
+		w.log.Error("an inner step was given up", "kind", d.Kind, "challenge_id", d.ChallengeID, "why", why)
+	}
+	return w.settle(ctx, lease, d, Step{})
+}
+
+// move brings what is due back into its lane. It sleeps until the next is due,
+// at most moverRest because another node may have owed something earlier.
+func (w *Worker) move(ctx context.Context, partition int) {
+	for ctx.Err() == nil {
+		next, err := w.queue.Due(ctx, partition)
+		wait := moverRest
+		switch {
+		case err != nil:
+			if ctx.Err() == nil {
+				w.log.Warn("cannot look for what is due; trying again", "partition", partition, "error", err)
+			}
+			wait = storeRetryRest
+		case !next.IsZero():
+			wait = min(moverRest, max(0, next.Sub(w.svc.store.Now())))
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-w.wake[partition]:
+		}
+		timer.Stop()
+	}
+}
+
+func (w *Worker) wakeMover(partition int) {
+	select {
+	case w.wake[partition] <- struct{}{}:
+	default:
+	}
+}
+
+// beat keeps this node's leases and takes over those of dead nodes.
+func (w *Worker) beat(ctx context.Context) {
+	for ctx.Err() == nil {
+		dead, err := w.queue.Beat(ctx)
+		if err != nil && ctx.Err() == nil {
+			w.log.Warn("cannot report to the other nodes; trying again", "error", err)
+		}
+		for _, node := range dead {
+			w.takeOver(ctx, node)
+		}
+		rest(ctx, beatEvery)
+	}
+}
+
+func (w *Worker) takeOver(ctx context.Context, node string) {
+	lanes := make([]Lane, 0, len(w.lanes))
+	for l := range w.lanes {
+		lanes = append(lanes, l)
+	}
+	leases, err := w.queue.TakeOver(ctx, node, lanes)
+	if err != nil {
+		w.log.Warn("cannot take over from a dead node; trying again", "node", node, "error", err)
+	}
+	if len(leases) > 0 {
+		w.log.Info("took over from a dead node", "node", node, "deliveries", len(leases))
+	}
+	for _, l := range leases {
+		w.start(l)
+	}
+}
+
+// watchTargets keeps the lanes' states: parked, or beyond their backlog.
+func (w *Worker) watchTargets(ctx context.Context) {
+	for ; ctx.Err() == nil; rest(ctx, beatEvery) {
+		if len(w.svc.Targets) == 0 {
+			continue
+		}
+		parked, err := w.svc.store.Parked(ctx)
+		if err != nil {
+			continue // the beat says so already; the states stay as they were
+		}
+		backlog, err := w.svc.store.Backlog(ctx)
+		if err != nil {
+			continue
+		}
+		for _, t := range w.svc.Targets {
+			l := w.lanes[TargetLane(t.Name)]
+			_, is := parked[t.Name]
+			l.paused.Store(is)
+			over := backlog[l.name] > t.MaxBacklog
+			if over && !l.shedding.Load() {
+				w.log.Error("a target's backlog is beyond max_backlog; its oldest deliveries become dead letters", "target", t.Name, "backlog", backlog[l.name])
+			}
+			l.shedding.Store(over)
+		}
+	}
+}
+
+// rest waits, or until ctx ends.
+func rest(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// jitter is a random number in [0,1).
+func jitter() float64 { return rand.Float64() }
