@@ -120,3 +120,40 @@ func newOwnEvent(what, merchant string, data any, partition int, now time.Time) 
 		Outcome: OutcomeOwn, OccurredAt: now, ReceivedAt: now, Secret: Secret{Body: body},
 	}
 }
+
+// DeliveryView is a delivery as the operator sees it.
+type DeliveryView struct {
+	ID          string         `json:"id"`
+	Kind        Kind           `json:"kind"`
+	Target      *string        `json:"target"` // the target's name, or the subscription's id
+	EventID     *string        `json:"event_id"`
+	ChallengeID *string        `json:"challenge_id"`
+	Status      DeliveryStatus `json:"status"`
+	NextAttempt *time.Time     `json:"next_attempt_at"`
+	Attempts    []AttemptView  `json:"attempts"`
+}
+
+// AttemptView is one try.
+type AttemptView struct {
+	At         time.Time `json:"at"`
+	StatusCode *int      `json:"status_code"`
+	LatencyMS  float64   `json:"latency_ms"`
+	Error      *string   `json:"error"`
+	Response   *string   `json:"response"`
+}
+
+// View shows the delivery to the operator.
+func (d Delivery) View() DeliveryView {
+	v := DeliveryView{
+		ID: d.ID, Kind: d.Kind, Target: optional(d.Target), EventID: optional(d.EventID), ChallengeID: optional(d.ChallengeID),
+		Status: d.Status, NextAttempt: optionalTime(d.Next), Attempts: []AttemptView{},
+	}
+	for _, a := range d.Attempts {
+		av := AttemptView{At: a.At.UTC(), LatencyMS: float64(a.Latency.Microseconds()) / 1000, Error: optional(a.Error), Response: optional(a.Response)}
+		if a.StatusCode != 0 {
+			av.StatusCode = &a.StatusCode
+		}
+		v.Attempts = append(v.Attempts, av)
+	}
+	return v
+}

@@ -1,0 +1,163 @@
+package push
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// MaxPayload is how many bytes fit the one record of 4096 that push services must
+// take (RFC 8030, section 7.2; RFC 8291, section 4).
+const MaxPayload = 3993
+
+// Phase is the part of a challenge's life a Notice speaks of.
+type Phase int
+
+const (
+	Announce Phase = iota // the challenge waits for the cardholder
+	Ended                 // it no longer does: replaces the announcement, silently
+)
+
+// Notice is what a device is told about one challenge. Its texts may come from
+// outside: they are stripped of control and direction characters and shortened. It
+// redacts itself, also as JSON; Payload is the way to encode it.
+type Notice struct {
+	Phase       Phase
+	ChallengeID string
+	Kind        string // three_ds, card_verification
+	Method      string // approve, otp, url
+	Status      string
+	Amount      string // decimal, as it came; empty if there is none
+	Currency    string
+	Payee       string
+	Last4       string
+	Wallet      string
+	ExpiresAt   time.Time
+	ActionToken string // empty: not sent; never sent when Ended
+	OTP         string // empty: not sent; never sent when Ended, never in the visible text
+	PublicURL   string
+	Minimal     bool // neither amount nor payee nor card on the lock screen
+}
+
+// declarative marks a message for Declarative Web Push, which shows the
+// notification even if the worker fails; mutable lets the worker change it first.
+type declarative struct {
+	WebPush int  `json:"web_push,omitempty"`
+	Mutable bool `json:"mutable,omitempty"`
+}
+
+type notification struct {
+	Title    string `json:"title"`
+	Body     string `json:"body"`
+	Navigate string `json:"navigate"`
+	Tag      string `json:"tag"`
+	Lang     string `json:"lang"`
+	Dir      string `json:"dir"`
+	Silent   bool   `json:"silent"`
+}
+
+type challenge struct {
+	ID          string `json:"id"`
+	Kind        string `json:"kind"`
+	Method      string `json:"method"`
+	Status      string `json:"status"`
+	ExpiresAt   string `json:"expires_at,omitempty"`
+	ActionToken string `json:"action_token,omitempty"`
+	OTP         string `json:"otp,omitempty"`
+}
+
+type activation struct {
+	ID   string `json:"id"`
+	Code string `json:"code"`
+}
+
+type body struct {
+	declarative
+	Notification notification `json:"notification"`
+	Challenge    *challenge   `json:"challenge,omitempty"`
+	Activation   *activation  `json:"activation,omitempty"`
+}
+
+// Payload is the JSON to send, at most MaxPayload bytes; apple adds what
+// Declarative Web Push needs. Should it not fit, the token and the code are left
+// out, then everything but the notification.
+func (n Notice) Payload(apple bool) []byte {
+	c := challenge{ID: n.ChallengeID, Kind: n.Kind, Method: n.Method, Status: n.Status}
+	if !n.ExpiresAt.IsZero() {
+		c.ExpiresAt = n.ExpiresAt.UTC().Format(time.RFC3339)
+	}
+	if n.Phase == Announce {
+		c.ActionToken, c.OTP = n.ActionToken, n.OTP
+	}
+	title, text := n.text()
+	b := body{Challenge: &c, Notification: notification{
+		Title:    title,
+		Body:     text,
+		Navigate: appURL(n.PublicURL) + "#/challenges/" + n.ChallengeID,
+		Tag:      n.ChallengeID,
+		Silent:   n.Phase == Ended,
+	}}
+	payload := b.encode(apple)
+	if len(payload) > MaxPayload {
+		c.ActionToken, c.OTP = "", ""
+		payload = b.encode(apple)
+	}
+	return b.fit(payload, apple)
+}
+
+// ActivationPayload is the first push to a new subscription: visible, and proof to
+// whoever reads the code in it that the endpoint is theirs.
+func ActivationPayload(subscriptionID, code, publicURL string, apple bool) []byte {
+	b := body{Activation: &activation{subscriptionID, code}, Notification: notification{
+		Title:    "Notifications are on",
+		Body:     "Payment approvals will appear on this device",
+		Navigate: appURL(publicURL),
+		Tag:      "activation",
+	}}
+	return b.fit(b.encode(apple), apple)
+}
+
+// TestPayload is what a cardholder sends to their own device to see that it works.
+func TestPayload(publicURL string, apple bool) []byte {
+	b := body{Notification: notification{
+		Title:    "Test notification",
+		Body:     "Notifications work on this device",
+		Navigate: appURL(publicURL),
+		Tag:      "test",
+	}}
+	return b.fit(b.encode(apple), apple)
+}
+
+// Topic is the RFC 8030 topic of a challenge: 32 base64url characters that let the
+// push service replace an older message and tell it nothing of the id.
+func Topic(challengeID string) string {
+	sum := sha256.Sum256([]byte("approval relay push topic\x00" + challengeID))
+	return encodeKey(sum[:24])
+}
+
+func (b body) encode(apple bool) []byte {
+	if apple {
+		b.declarative = declarative{WebPush: 8030, Mutable: true}
+	}
+	b.Notification.Lang, b.Notification.Dir = "en", "ltr"
+	out, err := json.Marshal(b)
+	if err != nil {
+		panic(fmt.Sprintf("push: encode payload: %v", err)) // only strings and booleans: cannot fail
+	}
+	return out
+}
+
+// fit returns payload if it can be sent, else what is left without the parts whose
+// length this package does not bound.
+func (b body) fit(payload []byte, apple bool) []byte {
+	if len(payload) <= MaxPayload {
+		return payload
+	}
+	b.Challenge, b.Activation = nil, nil
+	b.Notification.Navigate, b.Notification.Tag = appURL(""), Topic(b.Notification.Tag)
+	return b.encode(apple)
+}
+
+func appURL(publicURL string) string { return strings.TrimRight(publicURL, "/") + "/app/" }
