@@ -144,14 +144,12 @@ func (s *Service) change(ctx context.Context, u User, id string, decide func(Cha
 	}, nil)
 }
 
-// Revealed is what a reveal answers: one of the two. It must not be logged.
+// Revealed is what a reveal answers: one of the two. It redacts itself.
 type Revealed struct {
+	hidden
 	OTP string
 	URL string
 }
-
-// String keeps codes out of logs.
-func (Revealed) String() string { return "[redacted]" }
 
 // Reveal records that the code or link is read, and returns it.
 func (s *Service) Reveal(ctx context.Context, u User, id string) (Revealed, error) {

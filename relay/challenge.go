@@ -139,15 +139,10 @@ type Challenge struct {
 // (with code, link and the issuer's own ids) and, where a target wants it, the
 // envelope as it came. It redacts itself.
 type Secret struct {
+	hidden
 	Body     []byte
 	Envelope []byte
 }
-
-// String keeps the body out of every log line.
-func (Secret) String() string { return "[redacted]" }
-
-// GoString keeps the body out of %#v.
-func (Secret) GoString() string { return "[redacted]" }
 
 // Holder is what the challenge is indexed by.
 func (c Challenge) Holder() Holder {
@@ -280,13 +275,15 @@ func (c Challenge) Reveal(now time.Time) (Challenge, error) {
 	return c, nil
 }
 
-// Done says that the cardholder is finished with the code or link.
+// Done says that the cardholder is finished with the code or link. One that was
+// revealed and has lapsed is completed already, also if nobody has written that
+// yet.
 func (c Challenge) Done(now time.Time) (Challenge, error) {
 	if c.Method == MethodApprove {
 		return c, refuse(CodeWrongMethod, "This challenge has no code or link; approve or reject it.")
 	}
-	if c.Status == Completed {
-		return c, nil
+	if seen := c.At(now); seen.Status == Completed {
+		return seen, nil
 	}
 	if err := c.open(now); err != nil {
 		return c, err
@@ -319,9 +316,10 @@ func (c Challenge) At(now time.Time) Challenge {
 	return c
 }
 
-// Cancel withdraws a pending challenge; any other stays as it is.
+// Cancel withdraws a pending challenge; any other stays as it is, and one whose
+// time is up ends as it was seen to have ended.
 func (c Challenge) Cancel(note string, now time.Time) Challenge {
-	if c.Status != Pending {
+	if c = c.At(now); c.Status != Pending {
 		return c
 	}
 	c.Note = note

@@ -57,8 +57,10 @@ type Lifetimes struct {
 
 // Reading is what Interpret makes of a decrypted body: an event, and a challenge
 // if it is action-requiring and understood. Quarantine is the reason if it could
-// not be understood; then there is no challenge and nobody learns an owner.
+// not be understood; then there is no challenge and nobody learns an owner. It
+// redacts itself.
 type Reading struct {
+	hidden
 	Payload    map[string]any // nil if the body is not a JSON object
 	Fields     Fields
 	Quarantine string

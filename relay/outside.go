@@ -20,8 +20,9 @@ type Issuer interface {
 }
 
 // IssuerCall is what the body templates may use. CardID is the issuer's own id,
-// never our token of it.
+// never our token of it. It redacts itself.
 type IssuerCall struct {
+	hidden
 	Merchant    string
 	ChallengeID string // also the Idempotency-Key
 	CardID      string
@@ -37,8 +38,9 @@ type Downstream interface {
 }
 
 // Message is one event on its way to a target. Envelope is the issuer's body,
-// for targets that want it byte for byte.
+// for targets that want it byte for byte. It redacts itself.
 type Message struct {
+	hidden
 	EventID    string
 	Type       string
 	Merchant   string

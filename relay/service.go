@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"approvalrelay/crypto"
 )
 
@@ -21,6 +23,7 @@ type Options struct {
 	Duplicates   time.Duration // how long the same content is a duplicate
 	PublicURL    string
 	Push         PushOptions
+	Metrics      prometheus.Registerer // nil: nobody looks
 }
 
 // PushOptions is what is pushed, and how often.
@@ -43,11 +46,12 @@ type Service struct {
 	log   *slog.Logger
 	root  atomic.Pointer[crypto.Root]
 	hub   *hub
+	count *metrics
 }
 
 // New makes a service on a store. Run it to see changes made by other nodes.
 func New(o Options, store Store, log *slog.Logger) *Service {
-	return &Service{Options: o, store: store, log: log, hub: newHub()}
+	return &Service{Options: o, store: store, log: log, hub: newHub(), count: newMetrics(o.Metrics)}
 }
 
 // Run feeds the watchers with the changes of all nodes, until ctx ends.
@@ -124,6 +128,7 @@ func (s *Service) Receive(ctx context.Context, w Webhook) (Receipt, error) {
 	case a.Event.Outcome == OutcomeQuarantined:
 		r.Status = Quarantined
 	}
+	s.count.events.WithLabelValues(string(r.Status)).Inc()
 	s.logEvent(ctx, a.Event, r, got.UserID)
 	return r, nil
 }
@@ -392,6 +397,7 @@ func sameChallenge(a, b Challenge) bool {
 }
 
 func (s *Service) logChallenge(ctx context.Context, c Challenge) {
+	s.count.challenges.WithLabelValues(string(c.Status)).Inc()
 	attrs := []slog.Attr{slog.String("challenge_id", c.ID), slog.String("merchant", c.Merchant), slog.String("user_id", c.UserID), slog.String("status", string(c.Status))}
 	if c.Failure != nil {
 		attrs = append(attrs, slog.String("failure", string(c.Failure.Code)))

@@ -35,12 +35,13 @@ func (w *Worker) announce(ctx context.Context, lease Lease) error {
 // plan is what was read to decide about an announcement: whom to ring, or that
 // nobody may be rung.
 type plan struct {
+	owner   string // that it was made for
 	devices Devices
 	silent  bool // muted, or beyond the card's limit: listed, not pushed
 }
 
 func (w *Worker) plan(ctx context.Context, c Challenge) (plan, error) {
-	var p plan
+	p := plan{owner: c.UserID}
 	if c.UserID == "" || c.Status != Pending {
 		return p, nil
 	}
@@ -64,6 +65,8 @@ func (w *Worker) plan(ctx context.Context, c Challenge) (plan, error) {
 func (w *Worker) announced(c Challenge, p plan, now time.Time) (Challenge, func(*Step)) {
 	next := c
 	first := !c.Announced
+	// Assigned since the plan was made: that step owes an announcement of its own.
+	overtaken := c.UserID != p.owner
 	next.Announced = true
 	var owe []Delivery
 	if c.At(now).Status == Pending && c.UserID != "" && !p.silent && w.svc.Push.On {
@@ -79,7 +82,7 @@ func (w *Worker) announced(c Challenge, p plan, now time.Time) (Challenge, func(
 		if first {
 			w.svc.owe(&st.Owe, &st.Own, c.ownEvent("created", st.Partition, now))
 		}
-		if len(owe) == 0 && !p.silent && next.At(now).Status == Pending {
+		if len(owe) == 0 && !p.silent && !overtaken && next.At(now).Status == Pending {
 			w.svc.owe(&st.Owe, &st.Own, next.ownEvent("unreachable", st.Partition, now))
 		}
 	}

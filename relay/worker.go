@@ -138,8 +138,7 @@ func (w *Worker) open() (open []Lane, busy bool) {
 	open = make([]Lane, 0, len(w.lanes))
 	for name, l := range w.lanes {
 		switch {
-		case l.paused.Load():
-			busy = true
+		case l.paused.Load(): // for long, as a rule: no reason to come back soon
 		case l.waiting.Load() >= int64(cap(l.slots)):
 			busy = true
 		default:
@@ -275,6 +274,8 @@ func (w *Worker) settled(partition int, d Delivery) {
 		slog.String("event_id", d.EventID), slog.String("challenge_id", d.ChallengeID), slog.Int("attempt", d.Tries)}
 	if n := len(d.Attempts); n > 0 {
 		last := d.Attempts[n-1]
+		w.svc.count.deliveries.WithLabelValues(string(d.Kind), string(d.Status)).Inc()
+		w.svc.count.attempts.WithLabelValues(string(d.Kind)).Observe(last.Latency.Seconds())
 		attrs = append(attrs, slog.Int("status_code", last.StatusCode), slog.Duration("latency", last.Latency))
 		if last.Error != "" {
 			attrs = append(attrs, slog.String("error", last.Error))

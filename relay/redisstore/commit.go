@@ -190,7 +190,7 @@ func (s *Store) addSettled(b *batch, p int, l relay.Lease, st relay.Step) {
 		b.add("HINCRBY", s.keys.owed(p), string(l.Delivery.Lane()), -1)
 	}
 	if d == nil {
-		if l.Delivery.Tries > 0 {
+		if len(l.Delivery.Attempts) > 0 {
 			b.add("DEL", s.keys.of(p, l.Delivery.ID))
 		}
 		return
@@ -246,13 +246,10 @@ func (s *Store) SaveDevices(ctx context.Context, d relay.Devices, owe ...relay.D
 	key := s.keys.devices(p, d.User)
 	b := batch{keys: []string{key}}
 	version := strconv.Itoa(d.Version)
-	if d.Version++; len(d.List) == 0 {
-		b.add("DEL", key)
-	} else {
-		b.add("SET", key, s.encodeDevices(d))
-		if len(d.Active()) == 0 {
-			b.add("PEXPIRE", key, pendingLife.Milliseconds())
-		}
+	d.Version++
+	b.add("SET", key, s.encodeDevices(d))
+	if len(d.Active()) == 0 {
+		b.add("PEXPIRE", key, pendingLife.Milliseconds())
 	}
 	for _, o := range owe {
 		s.addOwed(&b, p, o, 1)
@@ -261,7 +258,8 @@ func (s *Store) SaveDevices(ctx context.Context, d relay.Devices, owe ...relay.D
 }
 
 // pendingLife outlives every activation, so that a user's devices of which none
-// was ever activated do not stay.
+// was ever activated do not stay. An empty list stays as long: its version tells
+// those who read the list before it was emptied that they are late.
 const pendingLife = time.Hour
 
 // Devices of a user.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -37,6 +39,9 @@ func (s *Store) Lease(ctx context.Context, partition int, lanes []relay.Lane, wa
 		}
 		return nil, ctx.Err()
 	}
+	if err := s.enlist(ctx); err != nil {
+		return nil, err
+	}
 	streams := make([]string, 0, 2*len(lanes))
 	for _, l := range lanes {
 		streams = append(streams, s.keys.lane(partition, l))
@@ -44,20 +49,41 @@ func (s *Store) Lease(ctx context.Context, partition int, lanes []relay.Lane, wa
 	for range lanes {
 		streams = append(streams, ">")
 	}
-	got, err := s.blockingRead(ctx, &redis.XReadGroupArgs{Group: group, Consumer: s.Node, Streams: streams, Count: leaseCount, Block: wait})
+	read := &redis.XReadGroupArgs{Group: group, Consumer: s.Node, Streams: streams, Count: leaseCount, Block: wait}
+	got, err := s.blockingRead(ctx, read)
+	if noGroup(err) {
+		if err := s.makeGroups(ctx, partition, lanes); err != nil {
+			return nil, err
+		}
+		got, err = s.blockingRead(ctx, read)
+	}
 	switch {
 	case errors.Is(err, redis.Nil):
 		return nil, nil
-	case err != nil && strings.Contains(err.Error(), "NOGROUP"):
-		return nil, s.makeGroups(ctx, partition, lanes)
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
 	case err != nil:
 		return nil, s.away(err)
 	}
 	var leases []relay.Lease
 	for _, stream := range got {
-		leases = append(leases, s.leases(ctx, partition, stream.Stream, stream.Messages, nil)...)
+		lane := relay.Lane(strings.TrimPrefix(stream.Stream, s.keys.laneBase(partition)))
+		leases = append(leases, s.leases(ctx, partition, lane, stream.Messages, nil)...)
 	}
 	return leases, nil
+}
+
+// enlist makes this node known before it is handed anything: what it holds when
+// it dies is looked for among the nodes that once beat.
+func (s *Store) enlist(ctx context.Context) error {
+	if s.enlisted.Load() {
+		return nil
+	}
+	if _, err := s.Beat(ctx); err != nil {
+		return err
+	}
+	s.enlisted.Store(true)
+	return nil
 }
 
 // blockingRead returns when ctx ends although the connection still blocks; what
@@ -80,6 +106,12 @@ func (s *Store) blockingRead(ctx context.Context, a *redis.XReadGroupArgs) ([]re
 	}
 }
 
+// noGroup tells whether a lane has no group: nobody has read it yet, or Redis has
+// lost it, also while the reader was waiting.
+func noGroup(err error) bool {
+	return err != nil && (strings.Contains(err.Error(), "NOGROUP") || strings.HasPrefix(err.Error(), "UNBLOCKED"))
+}
+
 // makeGroups makes the groups that are missing, from the beginning: what was
 // owed before they were made is delivered, too.
 func (s *Store) makeGroups(ctx context.Context, partition int, lanes []relay.Lane) error {
@@ -92,10 +124,10 @@ func (s *Store) makeGroups(ctx context.Context, partition int, lanes []relay.Lan
 	return nil
 }
 
-// leases decodes entries. One whose record is forgotten, or that cannot be read,
-// is logged and stays leased: it is somebody's work that this version must not
-// throw away.
-func (s *Store) leases(ctx context.Context, partition int, stream string, entries []redis.XMessage, handed map[string]int) []relay.Lease {
+// leases decodes entries. One that cannot be read is logged and stays leased: it
+// is somebody's work that this version must not throw away. One whose record is
+// forgotten is dropped.
+func (s *Store) leases(ctx context.Context, partition int, lane relay.Lane, entries []redis.XMessage, handed map[string]int) []relay.Lease {
 	leases := make([]relay.Lease, 0, len(entries))
 	var recorded []int // those whose record has the rest
 	var ids []string
@@ -103,7 +135,7 @@ func (s *Store) leases(ctx context.Context, partition int, stream string, entrie
 		raw, _ := e.Values["d"].(string)
 		d, isID, err := s.decodeEntry(raw)
 		if err != nil {
-			s.Log.Error("an entry of a stream cannot be read; it stays", "stream", stream, "entry", e.ID, "error", err)
+			s.Log.Error("an entry of a lane cannot be read; it stays", "partition", partition, "lane", lane, "entry", e.ID, "error", err)
 			continue
 		}
 		if isID {
@@ -115,29 +147,34 @@ func (s *Store) leases(ctx context.Context, partition int, stream string, entrie
 	if len(ids) == 0 {
 		return leases
 	}
-	return s.fill(ctx, stream, leases, recorded, ids)
+	return s.fill(ctx, lane, leases, recorded, ids)
 }
 
 // fill loads the records of retried deliveries.
-func (s *Store) fill(ctx context.Context, stream string, leases []relay.Lease, at []int, ids []string) []relay.Lease {
+func (s *Store) fill(ctx context.Context, lane relay.Lane, leases []relay.Lease, at []int, ids []string) []relay.Lease {
 	raw, err := s.persistentRecords(ctx, ids)
 	if err != nil {
 		return nil // shut down: they stay leased and are taken over
 	}
-	bad := map[int]bool{}
+	without := map[int]bool{}
 	for i, n := range at {
+		if raw[i] == "" {
+			s.Log.Error("a delivery that is due is forgotten: retention.deliveries is over", "delivery_id", ids[i])
+			without[n] = true
+			s.discard(ctx, lane, leases[n])
+			continue
+		}
 		d, err := s.decodeDelivery(raw[i])
 		if err != nil {
-			s.Log.Error("a delivery that is due has no readable record", "delivery_id", ids[i], "error", err)
-			bad[n] = true
-			s.discard(ctx, stream, leases[n].Entry)
+			s.Log.Error("the record of a delivery that is due cannot be read; it stays", "delivery_id", ids[i], "error", err)
+			without[n] = true
 			continue
 		}
 		leases[n].Delivery = d
 	}
 	kept := leases[:0]
 	for n, l := range leases {
-		if !bad[n] {
+		if !without[n] {
 			kept = append(kept, l)
 		}
 	}
@@ -162,13 +199,15 @@ func (s *Store) persistentRecords(ctx context.Context, ids []string) ([]string, 
 	}
 }
 
-// discard removes an entry whose delivery is forgotten: its retention is over.
-func (s *Store) discard(ctx context.Context, stream, entry string) {
-	pipe := s.rdb.Pipeline()
-	pipe.XAck(ctx, stream, group, entry)
-	pipe.XDel(ctx, stream, entry)
-	if _, err := pipe.Exec(ctx); err != nil {
-		s.Log.Warn("cannot remove an entry", "stream", stream, "error", err)
+// discard settles an entry whose delivery is forgotten.
+func (s *Store) discard(ctx context.Context, lane relay.Lane, l relay.Lease) {
+	stream := s.keys.lane(l.Partition, lane)
+	b := batch{keys: []string{s.keys.due(l.Partition), stream}}
+	b.add("XDEL", stream, l.Entry)
+	b.add("HINCRBY", s.keys.owed(l.Partition), string(lane), -1)
+	err := s.commit(ctx, "", []any{"4", "XACK", stream, group, l.Entry}, b)
+	if err != nil && !errors.Is(err, relay.ErrLostLease) {
+		s.Log.Warn("cannot remove an entry; it stays", "lane", lane, "entry", l.Entry, "error", err)
 	}
 }
 
@@ -247,15 +286,27 @@ func (s *Store) TakeOver(ctx context.Context, node string, lanes []relay.Lane) (
 	return leases, nil
 }
 
+// pending asks what a node holds of one partition, at most count of each lane.
+func (s *Store) pending(ctx context.Context, partition int, node string, lanes []relay.Lane, count int64) ([]*redis.XPendingExtCmd, error) {
+	pipe := s.rdb.Pipeline()
+	pending := make([]*redis.XPendingExtCmd, len(lanes))
+	for i, l := range lanes {
+		pending[i] = pipe.XPendingExt(ctx, &redis.XPendingExtArgs{Stream: s.keys.lane(partition, l), Group: group, Start: "-", End: "+", Count: count, Consumer: node})
+	}
+	pipe.Exec(ctx) // its error is the first one's, which may be but a lane that nobody has read
+	for _, p := range pending {
+		if err := p.Err(); err != nil && !noGroup(err) && err != redis.Nil {
+			return nil, s.away(err)
+		}
+	}
+	return pending, nil
+}
+
 // claim takes a dead node's entries of one partition.
 func (s *Store) claim(ctx context.Context, partition int, node string, lanes []relay.Lane) ([]relay.Lease, error) {
-	pending := make([]*redis.XPendingExtCmd, len(lanes))
-	pipe := s.rdb.Pipeline()
-	for i, l := range lanes {
-		pending[i] = pipe.XPendingExt(ctx, &redis.XPendingExtArgs{Stream: s.keys.lane(partition, l), Group: group, Start: "-", End: "+", Count: 1000, Consumer: node})
-	}
-	if _, err := pipe.Exec(ctx); err != nil && !strings.Contains(err.Error(), "NOGROUP") && err != redis.Nil {
-		return nil, s.away(err)
+	pending, err := s.pending(ctx, partition, node, lanes, 1000)
+	if err != nil {
+		return nil, err
 	}
 	var leases []relay.Lease
 	for i, l := range lanes {
@@ -268,17 +319,18 @@ func (s *Store) claim(ctx context.Context, partition int, node string, lanes []r
 		if len(ids) == 0 {
 			continue
 		}
-		stream := s.keys.lane(partition, l)
-		entries, err := s.rdb.XClaim(ctx, &redis.XClaimArgs{Stream: stream, Group: group, Consumer: s.Node, Messages: ids}).Result()
+		entries, err := s.rdb.XClaim(ctx, &redis.XClaimArgs{Stream: s.keys.lane(partition, l), Group: group, Consumer: s.Node, Messages: ids}).Result()
 		if err != nil {
 			return leases, s.away(err)
 		}
-		leases = append(leases, s.leases(ctx, partition, stream, entries, handed)...)
+		leases = append(leases, s.leases(ctx, partition, l, entries, handed)...)
 	}
 	return leases, nil
 }
 
-// forget removes a node that has been dead for long enough.
+// forget removes a node that has been dead for long enough, unless it holds
+// something in a lane that this node does not have: another one may, or this one
+// after its next change of configuration.
 func (s *Store) forget(ctx context.Context, node string, lanes []relay.Lane) error {
 	last, err := s.rdb.ZScore(ctx, s.keys.nodes(), node).Result()
 	if err != nil {
@@ -287,14 +339,36 @@ func (s *Store) forget(ctx context.Context, node string, lanes []relay.Lane) err
 	if s.Now().Sub(time.UnixMilli(int64(last))) < nodeForget {
 		return nil
 	}
+	known, err := s.Backlog(ctx)
+	if err != nil {
+		return err
+	}
+	for _, l := range lanes {
+		known[l] = 0
+	}
+	lanes = slices.Collect(maps.Keys(known))
+	for p := range s.Options.Partitions {
+		pending, err := s.pending(ctx, p, node, lanes, 1)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(pending, func(c *redis.XPendingExtCmd) bool { return len(c.Val()) > 0 }) {
+			return nil
+		}
+	}
+	return s.unlist(ctx, node, lanes)
+}
+
+func (s *Store) unlist(ctx context.Context, node string, lanes []relay.Lane) error {
 	pipe := s.rdb.Pipeline()
 	for p := range s.Options.Partitions {
 		for _, l := range lanes {
 			pipe.XGroupDelConsumer(ctx, s.keys.lane(p, l), group, node)
 		}
 	}
-	pipe.ZRem(ctx, s.keys.nodes(), node)
-	if _, err := pipe.Exec(ctx); err != nil && !strings.Contains(err.Error(), "NOGROUP") {
+	// A lane that is not there is no error, and a consumer that stays does no harm.
+	pipe.Exec(ctx)
+	if err := s.rdb.ZRem(ctx, s.keys.nodes(), node).Err(); err != nil {
 		return s.away(err)
 	}
 	return nil

@@ -56,6 +56,8 @@ type Store struct {
 	vault   *crypto.Vault
 	offset  atomic.Int64 // of Redis' clock to ours, ns
 	stop    func()
+
+	enlisted atomic.Bool // this node is known to the others
 }
 
 var (
@@ -156,8 +158,17 @@ func (s *Store) run(ctx context.Context, script *redis.Script, keys []string, ar
 // replicaWait bounds WAIT, so that the ingress still answers in time.
 const replicaWait = time.Second
 
+// runAndWait keeps both on one connection, which is what WAIT is about: a
+// pipeline on a cluster would send it to any node, for it names no key.
 func (s *Store) runAndWait(ctx context.Context, script *redis.Script, keys []string, args ...any) (any, error) {
 	pipe := s.rdb.Pipeline()
+	if cluster, ok := s.rdb.(*redis.ClusterClient); ok {
+		master, err := cluster.MasterForKey(ctx, keys[0])
+		if err != nil {
+			return nil, err
+		}
+		pipe = master.Pipeline()
+	}
 	done := script.EvalSha(ctx, pipe, keys, args...)
 	replicas := pipe.Do(ctx, "WAIT", s.WaitReplicas, replicaWait.Milliseconds())
 	if _, err := pipe.Exec(ctx); err != nil {

@@ -44,11 +44,11 @@ if ARGV[3] == '1' then
   if taught then
     redis.call('HSET', KEYS[2], 'user', user, 'at', ARGV[5])
   end
-  if (taught and owner ~= user) or (challenge ~= '' and user ~= '' and owner ~= user) then
-    redis.call('XADD', KEYS[5], '*', 'd', ARGV[6])
-  end
   if owner and (known[3] or user == '') then
     user = owner
+  end
+  if owner ~= user and (taught or (challenge ~= '' and user ~= '')) then
+    redis.call('XADD', KEYS[5], '*', 'd', ARGV[6])
   end
 end
 
@@ -71,8 +71,10 @@ if challenge ~= '' then
     redis.call('ZADD', KEYS[6], ARGV[12], 'tasks\nexpire ' .. challenge)
     redis.call('XADD', KEYS[5], '*', 'd', announce)
   else
-    redis.call('ZADD', ARGV[15] .. user, ARGV[10], challenge)
-    redis.call('PEXPIRE', ARGV[15] .. user, ARGV[9])
+    local ended = ARGV[15] .. user
+    redis.call('ZADD', ended, ARGV[10], challenge)
+    redis.call('ZREMRANGEBYSCORE', ended, '-inf', string.format('%.0f', ARGV[10] - ARGV[9]))
+    redis.call('PEXPIRE', ended, ARGV[9])
   end
   if user ~= '' then
     redis.call('PUBLISH', ARGV[13], ARGV[14] .. '\t' .. user .. '\t' .. challenge)

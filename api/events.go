@@ -1,0 +1,151 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"approvalrelay/relay"
+)
+
+// writeTime is how long a client may take to accept one event; a stuck one must
+// not hold its stream for ever.
+const writeTime = 10 * time.Second
+
+// stream is one answer of server-sent events (WHATWG HTML, section 9.2).
+type stream struct {
+	w  http.ResponseWriter
+	rc *http.ResponseController
+}
+
+func (st stream) write(text string) error {
+	if err := st.rc.SetWriteDeadline(time.Now().Add(writeTime)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(st.w, text); err != nil {
+		return err
+	}
+	return st.rc.Flush()
+}
+
+func (st stream) event(name string, data any) error {
+	body, err := json.Marshal(data) // on one line
+	if err != nil {
+		return fmt.Errorf("encode the event %s: %w", name, err)
+	}
+	return st.write("event: " + name + "\ndata: " + string(body) + "\n\n")
+}
+
+// events streams the user's challenges: those that are pending at once, then
+// each that changes. It ends when the token does, at shutdown, and when the store
+// is away; clients connect again.
+func (s *Server) events(c *gin.Context, id identity) error {
+	leave, err := s.streams.enter(id.User)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	// Watched before it is read, so that no change falls between the two.
+	watch := s.service.Watch(id.User)
+	defer watch.Close()
+	first, err := s.snapshot(c.Request.Context(), id.User)
+	if err != nil {
+		return err
+	}
+	rc := http.NewResponseController(c.Writer)
+	// The server's read timeout would end the request's context in mid-stream.
+	if err := rc.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("prepare the event stream: %w", err)
+	}
+	h := c.Writer.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
+	h.Set("Connection", "close")     // its write deadline must not outlive the stream
+	st := stream{c.Writer, rc}
+	c.Status(http.StatusOK)
+	if err := st.event("snapshot", first); err != nil {
+		return nil // the client is gone, as in all that follows
+	}
+	if s.follow(c.Request.Context(), st, id, watch) {
+		_ = st.event("bye", struct{}{})
+	}
+	return nil
+}
+
+// follow writes until the stream must end; false means that the client is gone.
+func (s *Server) follow(ctx context.Context, st stream, id identity, watch *relay.Watch) bool {
+	tick := time.NewTicker(s.keepAlive)
+	defer tick.Stop()
+	end := time.NewTimer(s.auth.until(id))
+	defer end.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return false
+		case <-s.closing:
+			return true
+		case <-end.C:
+			return true
+		case <-tick.C:
+			err = st.write(": keep-alive\n\n")
+		case challenge := <-watch.Changed:
+			err = s.sendChange(ctx, st, id.User, challenge)
+		case <-watch.Missed:
+			err = s.sendSnapshot(ctx, st, id.User)
+		}
+		if errors.Is(err, errStreamStore) {
+			return true
+		}
+		if err != nil {
+			return false
+		}
+	}
+}
+
+// errStreamStore ends a stream that can no longer be told what changed.
+var errStreamStore = errors.New("the store cannot be read")
+
+func (s *Server) sendChange(ctx context.Context, st stream, u relay.User, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	ch, err := s.service.Get(ctx, u, id)
+	if errors.Is(err, relay.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		s.log.Warn("an event stream ends", "error", err)
+		return errStreamStore
+	}
+	return st.event("challenge", ch.View())
+}
+
+func (s *Server) sendSnapshot(ctx context.Context, st stream, u relay.User) error {
+	l, err := s.snapshot(ctx, u)
+	if err != nil {
+		s.log.Warn("an event stream ends", "error", err)
+		return errStreamStore
+	}
+	return st.event("snapshot", l)
+}
+
+// snapshotView is the pending list, the newest 100 of it.
+type snapshotView struct {
+	Data []relay.View `json:"data"`
+}
+
+func (s *Server) snapshot(ctx context.Context, u relay.User) (snapshotView, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	p, err := s.service.List(ctx, u, false, maxLimit, "")
+	if err != nil {
+		return snapshotView{}, err
+	}
+	return snapshotView{page(p).Data}, nil
+}

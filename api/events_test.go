@@ -1,0 +1,220 @@
+package api
+
+import (
+	"bufio"
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"approvalrelay/relay"
+)
+
+// reader reads one stream of server-sent events.
+type reader struct {
+	t     *testing.T
+	resp  *http.Response
+	lines *bufio.Scanner
+}
+
+func (b *bed) stream(token string) reader {
+	b.t.Helper()
+	return openStream(b.t, b.public, token)
+}
+
+func openStream(t *testing.T, from *httptest.Server, token string) reader {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), "GET", from.URL+"/v1/events", nil)
+	must(t, err)
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := from.Client().Do(req)
+	must(t, err)
+	t.Cleanup(func() { _ = resp.Body.Close() })
+	if resp.StatusCode != 200 {
+		t.Fatalf("status %d", resp.StatusCode)
+	}
+	return reader{t, resp, bufio.NewScanner(resp.Body)}
+}
+
+// line reads the next line that is not empty; false at the end.
+func (r reader) line() (string, bool) {
+	r.t.Helper()
+	stop := time.AfterFunc(patience, func() { _ = r.resp.Body.Close() })
+	defer stop.Stop()
+	for r.lines.Scan() {
+		if text := r.lines.Text(); text != "" {
+			return text, true
+		}
+	}
+	return "", false
+}
+
+// next reads the next event, which must have this name, and returns its data.
+func (r reader) next(name string) string {
+	r.t.Helper()
+	event, _ := r.line()
+	data, _ := r.line()
+	if event != "event: "+name {
+		r.t.Fatalf("%q %q, want the event %s", event, data, name)
+	}
+	return strings.TrimPrefix(data, "data: ")
+}
+
+func (r reader) challenge() relay.View {
+	r.t.Helper()
+	var v relay.View
+	must(r.t, json.Unmarshal([]byte(r.next("challenge")), &v))
+	return v
+}
+
+func (r reader) snapshot() []relay.View {
+	r.t.Helper()
+	var v snapshotView
+	must(r.t, json.Unmarshal([]byte(r.next("snapshot")), &v))
+	return v.Data
+}
+
+// ends reads the bye, after which nothing comes.
+func (r reader) ends() {
+	r.t.Helper()
+	r.next("bye")
+	if line, more := r.line(); more {
+		r.t.Fatalf("%q after the bye", line)
+	}
+}
+
+func TestStreamSnapshotAndChanges(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	first := b.challenge("acme", "CARD_3DS", nil)
+	st := b.stream(b.token())
+	for name, want := range map[string]string{
+		"Content-Type": "text/event-stream", "X-Accel-Buffering": "no", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff",
+	} {
+		if got := st.resp.Header.Get(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	if snapshot := st.snapshot(); len(snapshot) != 1 || snapshot[0].ID != first {
+		t.Fatalf("snapshot %+v", snapshot)
+	}
+	b.challenge("acme", "CARD_3DS", map[string]any{"user_id": "999", "card_id": "other card"}) // somebody else's: not seen
+	second := b.challenge("acme", "CARD_3DS", nil)
+	// The worker's announcement is a change as well.
+	for v := st.challenge(); v.ID != second; v = st.challenge() {
+		if v.ID != first {
+			t.Fatalf("an event about %s", v.ID)
+		}
+	}
+	b.post("/v1/challenges/"+second+"/reject", "").status(200)
+	for v := st.challenge(); v.ID != second || v.Status != relay.Rejected; v = st.challenge() {
+		if v.Status.Final() {
+			t.Fatalf("%+v", v)
+		}
+	}
+}
+
+func TestStreamOfNothingIsAnEmptyList(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	if data := b.stream(b.token()).next("snapshot"); data != `{"data":[]}` {
+		t.Errorf("snapshot %s", data)
+	}
+}
+
+func TestStreamEndsWithBye(t *testing.T) {
+	t.Parallel()
+	t.Run("at shutdown", func(t *testing.T) {
+		t.Parallel()
+		b := newBed(t)
+		st := b.stream(b.token())
+		st.snapshot()
+		b.server.Shutdown()
+		b.server.Shutdown()
+		st.ends()
+	})
+	t.Run("at the token's expiry", func(t *testing.T) {
+		t.Parallel()
+		b := newBed(t)
+		st := b.stream(b.token(jwt.MapClaims{"exp": b.clock.Now().Add(2 * time.Second).Unix()}))
+		st.snapshot()
+		st.ends()
+	})
+	t.Run("when the store is away", func(t *testing.T) {
+		t.Parallel()
+		b := newBed(t)
+		id := b.challenge("acme", "CARD_3DS", nil)
+		st := b.stream(b.token())
+		st.snapshot()
+		must(t, b.store.Close())
+		// A change that can no longer be read.
+		if err := b.server.sendChange(t.Context(), stream{}, user12345, id); err != errStreamStore {
+			t.Errorf("%v", err)
+		}
+		if err := b.server.sendSnapshot(t.Context(), stream{}, user12345); err != errStreamStore {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+func TestStreamKeepsAlivePastTheServersTimeouts(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.server.keepAlive = 300 * time.Millisecond
+	front := httptest.NewUnstartedServer(b.server.Public())
+	front.Config.ReadTimeout, front.Config.WriteTimeout = 500*time.Millisecond, 500*time.Millisecond
+	front.Start()
+	defer front.Close()
+	defer b.server.Shutdown()
+	st := openStream(t, front, b.token())
+	st.snapshot()
+	for range 4 { // well beyond both timeouts
+		if line, _ := st.line(); line != ": keep-alive" {
+			t.Fatalf("%q", line)
+		}
+	}
+}
+
+func TestStreamsOfOneUserAreBounded(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	var open []reader
+	for range maxStreams {
+		st := b.stream(b.token())
+		st.snapshot()
+		open = append(open, st)
+	}
+	b.get("/v1/events").problem(429, "rate_limited")
+	b.stream(b.token(jwt.MapClaims{"sub": "somebody else"})).snapshot()
+	must(t, open[0].resp.Body.Close())
+	// The place is free when the server has noticed.
+	limit := time.Now().Add(patience)
+	for time.Now().Before(limit) {
+		leave, err := b.server.streams.enter(user12345)
+		if err == nil {
+			leave()
+			return
+		}
+	}
+	t.Error("the place of a stream that was left is never free again")
+}
+
+func TestMissedChangesBringAFreshSnapshot(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	st := b.stream(b.token())
+	st.snapshot()
+	resync := b.service.Watch(user12345) // a second watcher, to know when it was told
+	defer resync.Close()
+	b.server.service.Run(closedContext(t, resync))
+	if got := st.snapshot(); len(got) != 0 {
+		t.Errorf("%v", got)
+	}
+}
+
+var _ net.Conn

@@ -1,0 +1,307 @@
+package api
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"approvalrelay/relay"
+)
+
+// adminHosts cleans the names that the admin listener goes by. One that is no
+// address, such as 0.0.0.0, is none: browsers take it for this machine.
+func adminHosts(names []string) []string {
+	hosts := make([]string, 0, len(names))
+	for _, name := range names {
+		name = strings.ToLower(hostname(name))
+		if ip, err := netip.ParseAddr(name); name == "" || err == nil && ip.IsUnspecified() {
+			continue
+		}
+		hosts = append(hosts, name)
+	}
+	return hosts
+}
+
+// hostname is a host without its port and brackets.
+func hostname(hostport string) string {
+	if host, _, err := net.SplitHostPort(hostport); err == nil {
+		return host
+	}
+	return strings.Trim(hostport, "[]")
+}
+
+// ownHost refuses requests that come under a foreign name, which is how a web
+// page reaches a private listener past the same-origin policy (DNS rebinding),
+// and those that come from a page of another origin.
+func (s *Server) ownHost(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.knownHost(r) || !s.knownOrigin(r) {
+			writeProblem(w, errForbidden, http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) knownHost(r *http.Request) bool {
+	host := strings.ToLower(hostname(r.Host))
+	if loopback(host) || slices.Contains(s.adminHosts, host) {
+		return true
+	}
+	// The very address that the connection came in on: probes and scrapers use
+	// it, and no name can be rebound to it.
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	return ok && net.ParseIP(host) != nil && hostname(local.String()) == host
+}
+
+func (s *Server) knownOrigin(r *http.Request) bool {
+	origins := r.Header.Values("Origin")
+	if len(origins) == 0 {
+		return true
+	}
+	u, err := url.Parse(origins[0])
+	if len(origins) > 1 || err != nil || u.Host == "" {
+		return false
+	}
+	// Another port of this machine is another origin, whoever listens there. A
+	// proxy in front may have changed the Host, so its name counts as well.
+	host := strings.ToLower(u.Hostname())
+	own := strings.EqualFold(u.Host, r.Host) || loopback(host) && loopback(hostname(r.Host)) && port(u.Host) == port(r.Host)
+	return own || !loopback(host) && slices.Contains(s.adminHosts, host)
+}
+
+func port(hostport string) string {
+	_, p, _ := net.SplitHostPort(hostport)
+	return p
+}
+
+func loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
+}
+
+// operator lets only the operator through.
+func (s *Server) operator(c *gin.Context) error {
+	if s.adminToken == nil {
+		// The configuration wants a token unless the listener is on loopback.
+		if !loopback(hostname(c.Request.RemoteAddr)) {
+			return errUnauthorized
+		}
+		return nil
+	}
+	token, err := bearer(c.Request)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256([]byte(token))
+	if subtle.ConstantTimeCompare(sum[:], s.adminToken[:]) != 1 {
+		return errUnauthorized
+	}
+	return nil
+}
+
+// health is the answer of the probes.
+type health struct {
+	Status string `json:"status"`
+	Reason string `json:"reason,omitempty"`
+}
+
+func (s *Server) healthz(c *gin.Context) { c.JSON(http.StatusOK, health{Status: "ok"}) }
+
+func (s *Server) readyz(c *gin.Context) {
+	if err := s.ready(c.Request.Context()); err != nil {
+		c.JSON(http.StatusServiceUnavailable, health{"unavailable", err.Error()})
+		return
+	}
+	c.JSON(http.StatusOK, health{Status: "ok"})
+}
+
+// cardView is who owns a card.
+type cardView struct {
+	Merchant   string    `json:"merchant"`
+	CardID     string    `json:"card_id"`
+	UserID     string    `json:"user_id"`
+	AssignedBy string    `json:"assigned_by"` // operator or event
+	AssignedAt time.Time `json:"assigned_at"`
+}
+
+func viewCard(o relay.CardOwner) cardView {
+	v := cardView{o.Merchant, o.CardID, o.UserID, "event", o.At.UTC()}
+	if o.ByOperator {
+		v.AssignedBy = "operator"
+	}
+	return v
+}
+
+func (s *Server) assignCard(c *gin.Context) error {
+	var body struct {
+		UserID string `json:"user_id"`
+	}
+	if err := decode(c, &body); err != nil {
+		return err
+	}
+	o, err := s.service.AssignCard(c.Request.Context(), c.Param("merchant"), c.Param("card"), body.UserID)
+	if err != nil {
+		return err
+	}
+	c.JSON(http.StatusOK, viewCard(o))
+	return nil
+}
+
+func (s *Server) cardOwner(c *gin.Context) error {
+	o, err := s.service.CardOwner(c.Request.Context(), c.Param("merchant"), c.Param("card"))
+	if err != nil {
+		return err
+	}
+	c.JSON(http.StatusOK, viewCard(o))
+	return nil
+}
+
+func (s *Server) releaseCard(c *gin.Context) error {
+	if err := s.service.ReleaseCard(c.Request.Context(), c.Param("merchant"), c.Param("card")); err != nil {
+		return err
+	}
+	c.Status(http.StatusNoContent)
+	return nil
+}
+
+// userOf reads whose devices a call is about.
+func (s *Server) userOf(c *gin.Context) (relay.User, error) {
+	u := relay.User{Merchant: c.Param("merchant"), ID: c.Param("user")}
+	if _, ok := s.service.Merchants[u.Merchant]; !ok {
+		return u, relay.ErrUnknownMerchant
+	}
+	if !validUser(u.ID) {
+		return u, relay.Invalid("user_id", "A user's id has 1 to 256 bytes without control characters.")
+	}
+	return u, nil
+}
+
+func (s *Server) userDevices(c *gin.Context) error {
+	u, err := s.userOf(c)
+	if err != nil {
+		return err
+	}
+	return s.showDevices(c, u)
+}
+
+func (s *Server) forgetDevices(c *gin.Context) error {
+	u, err := s.userOf(c)
+	if err != nil {
+		return err
+	}
+	if err := s.service.ForgetDevices(c.Request.Context(), u); err != nil {
+		return err
+	}
+	c.Status(http.StatusNoContent)
+	return nil
+}
+
+func (s *Server) cancel(c *gin.Context) error {
+	ch, err := s.service.Cancel(c.Request.Context(), c.Param("id"))
+	if err != nil {
+		return err
+	}
+	c.JSON(http.StatusOK, ch.OperatorView())
+	return nil
+}
+
+// attemptView is one try of a delivery.
+type attemptView struct {
+	At         time.Time `json:"at"`
+	StatusCode *int      `json:"status_code"`
+	LatencyMS  int64     `json:"latency_ms"`
+	Error      *string   `json:"error"`
+	Response   *string   `json:"response"`
+}
+
+// deliveryView is a delivery with its tries.
+type deliveryView struct {
+	ID          string               `json:"id"`
+	Kind        relay.Kind           `json:"kind"`
+	Target      *string              `json:"target"`
+	EventID     *string              `json:"event_id"`
+	ChallengeID *string              `json:"challenge_id"`
+	Status      relay.DeliveryStatus `json:"status"`
+	NextAttempt *time.Time           `json:"next_attempt_at"`
+	Attempts    []attemptView        `json:"attempts"`
+}
+
+func viewDelivery(d relay.Delivery) deliveryView {
+	v := deliveryView{ID: d.ID, Kind: d.Kind, Target: optional(d.Target), EventID: optional(d.EventID),
+		ChallengeID: optional(d.ChallengeID), Status: d.Status, Attempts: make([]attemptView, 0, len(d.Attempts))}
+	if d.Status == relay.DeliveryPending && !d.Next.IsZero() {
+		next := d.Next.UTC()
+		v.NextAttempt = &next
+	}
+	for _, a := range d.Attempts {
+		v.Attempts = append(v.Attempts, attemptView{a.At.UTC(), optional(a.StatusCode), a.Latency.Milliseconds(), optional(a.Error), optional(a.Response)})
+	}
+	return v
+}
+
+// optional shows the zero value as null.
+func optional[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
+}
+
+func (s *Server) delivery(c *gin.Context) error {
+	d, err := s.service.Delivery(c.Request.Context(), c.Param("id"))
+	if err != nil {
+		return err
+	}
+	c.JSON(http.StatusOK, viewDelivery(d))
+	return nil
+}
+
+func (s *Server) replay(c *gin.Context) error {
+	if err := s.service.Replay(c.Request.Context(), c.Param("id")); err != nil {
+		return err
+	}
+	return accepted(c)
+}
+
+func (s *Server) replayDead(c *gin.Context) error {
+	n, err := s.service.ReplayDead(c.Request.Context(), c.Query("target"))
+	if err != nil {
+		return err
+	}
+	c.JSON(http.StatusAccepted, struct {
+		Replayed int `json:"replayed"`
+	}{n})
+	return nil
+}
+
+// targetView is the state of a target after pause or resume.
+type targetView struct {
+	Name   string `json:"name"`
+	Status string `json:"status"`
+}
+
+func (s *Server) pause(c *gin.Context) error {
+	if err := s.service.PauseTarget(c.Request.Context(), c.Param("name")); err != nil {
+		return err
+	}
+	c.JSON(http.StatusOK, targetView{c.Param("name"), "paused"})
+	return nil
+}
+
+func (s *Server) resume(c *gin.Context) error {
+	if err := s.service.ResumeTarget(c.Request.Context(), c.Param("name")); err != nil {
+		return err
+	}
+	c.JSON(http.StatusOK, targetView{c.Param("name"), "active"})
+	return nil
+}

@@ -1,0 +1,257 @@
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/rs/cors"
+	"golang.org/x/time/rate"
+
+	"approvalrelay/api/web"
+	"approvalrelay/push"
+	"approvalrelay/relay"
+)
+
+// Options is what a Server is made of. All of Service, Log, Auth, MaxBody and
+// UserLimit must be given.
+type Options struct {
+	Service *relay.Service
+	Log     *slog.Logger
+	Auth    *Auth
+
+	MaxBody        int64          // bytes of a webhook
+	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed
+	CORSOrigins    []string       // exact
+	WebhookLimits  map[string]Limit
+	UserLimit      Limit
+
+	PushPolicy     *push.Policy
+	VAPIDPublicKey string // base64url; "": push is off
+
+	AdminToken Secret       // empty: ops calls are open to loopback clients only
+	AdminHosts []string     // names, beside loopback ones, that the admin listener goes by
+	Metrics    http.Handler // nil: no /metrics
+	// Ready says why the process is not ready; nil asks the store only.
+	Ready func(context.Context) error
+}
+
+// Server holds the two handlers of the relay.
+type Server struct {
+	service *relay.Service
+	log     *slog.Logger
+	auth    *Auth
+
+	maxBody   int64
+	webhooks  map[string]*rate.Limiter
+	receiving chan struct{} // one element for each webhook being opened and stored
+	users     *userLimits
+	streams   streamCount
+
+	policy   *push.Policy
+	vapidKey string
+
+	adminToken *[sha256.Size]byte // of its hash; nil: none is needed
+	adminHosts []string
+	metrics    http.Handler
+	ready      func(context.Context) error
+
+	openapi   []byte
+	keepAlive time.Duration
+	closing   chan struct{}
+	shutdown  func()
+
+	publicRoutes *gin.Engine
+	public       http.Handler
+	admin        http.Handler
+}
+
+// The bounds on time. An issuer must be told of a store that is away within two
+// seconds; a decision waits three for the issuer by itself.
+const (
+	webhookTime = 1900 * time.Millisecond
+	callTime    = 5 * time.Second
+)
+
+// maxReceiving bounds the webhooks under way: memory for bodies, and the
+// processor's time for their cryptography.
+const maxReceiving = 256
+
+// setMode silences Gin's own printing. It is a global of that package.
+var setMode = sync.OnceFunc(func() { gin.SetMode(gin.ReleaseMode) })
+
+// New makes a server. Errors are mistakes of the options.
+func New(o Options) (*Server, error) {
+	setMode()
+	switch {
+	case o.Service == nil || o.Log == nil || o.Auth == nil:
+		return nil, errors.New("api: Service, Log and Auth must be given")
+	case o.MaxBody <= 0:
+		return nil, errors.New("api: MaxBody must be above zero")
+	case o.VAPIDPublicKey != "" && o.PushPolicy == nil:
+		return nil, errors.New("api: a VAPID key needs a PushPolicy")
+	}
+	users, err := newUserLimits(o.UserLimit)
+	if err != nil {
+		return nil, err
+	}
+	document, err := openAPI()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		service: o.Service, log: o.Log, auth: o.Auth,
+		maxBody: o.MaxBody, webhooks: map[string]*rate.Limiter{}, receiving: make(chan struct{}, maxReceiving), users: users,
+		policy: o.PushPolicy, vapidKey: o.VAPIDPublicKey,
+		adminHosts: adminHosts(o.AdminHosts), metrics: o.Metrics, ready: o.Ready,
+		openapi: document, keepAlive: 15 * time.Second, closing: make(chan struct{}),
+	}
+	for merchant, l := range o.WebhookLimits {
+		s.webhooks[merchant] = rate.NewLimiter(rate.Limit(l.PerSecond), l.Burst)
+	}
+	if len(o.AdminToken) > 0 {
+		sum := sha256.Sum256(o.AdminToken)
+		s.adminToken = &sum
+	}
+	if s.ready == nil {
+		s.ready = o.Service.Ready
+	}
+	s.shutdown = sync.OnceFunc(func() { close(s.closing) })
+
+	if s.publicRoutes, err = s.engine(o.TrustedProxies); err != nil {
+		return nil, err
+	}
+	admin, err := s.engine(nil)
+	if err != nil {
+		return nil, err
+	}
+	admin.UseRawPath = true // a card's id may hold a slash
+	s.routePublic(s.publicRoutes)
+	s.routeAdmin(admin)
+	s.public = frame(crossOrigin(o.CORSOrigins, s.publicRoutes))
+	s.admin = frame(s.ownHost(admin))
+	return s, nil
+}
+
+// Public is the handler of the public listener.
+func (s *Server) Public() http.Handler { return s.public }
+
+// Admin is the handler of the admin listener.
+func (s *Server) Admin() http.Handler { return s.admin }
+
+// Shutdown ends all event streams with a bye, so that http.Server.Shutdown need
+// not wait for them. It may be called more than once.
+func (s *Server) Shutdown() { s.shutdown() }
+
+// engine is a router without Gin's redirects and its own words.
+func (s *Server) engine(proxies []netip.Prefix) (*gin.Engine, error) {
+	e := gin.New()
+	e.RedirectTrailingSlash = false
+	e.HandleMethodNotAllowed = true
+	// Proxies overwrite or extend X-Forwarded-For; X-Real-IP they may pass on as
+	// the client wrote it.
+	e.RemoteIPHeaders = []string{"X-Forwarded-For"}
+	trusted := make([]string, len(proxies))
+	for i, p := range proxies {
+		trusted[i] = p.String()
+	}
+	if err := e.SetTrustedProxies(trusted); err != nil {
+		return nil, fmt.Errorf("api: trusted proxies: %w", err)
+	}
+	e.Use(s.logRequest, s.recoverPanic)
+	e.NoRoute(s.do(func(*gin.Context) error { return errNoRoute }))
+	e.NoMethod(s.do(func(*gin.Context) error { return errNoMethod }))
+	return e, nil
+}
+
+func (s *Server) routePublic(e *gin.Engine) {
+	e.POST("/webhooks/:merchant", within(webhookTime), s.do(s.webhook))
+	e.GET("/openapi.json", s.document)
+
+	v1 := e.Group("/v1", within(callTime))
+	v1.GET("/challenges", s.user(s.listChallenges))
+	v1.GET("/challenges/:id", s.device(s.getChallenge))
+	v1.POST("/challenges/:id/approve", s.device(s.approve))
+	v1.POST("/challenges/:id/reject", s.device(s.reject))
+	v1.POST("/challenges/:id/reveal", s.device(s.reveal))
+	v1.POST("/challenges/:id/done", s.device(s.done))
+	v1.GET("/push/key", s.do(s.pushKey))
+	v1.POST("/push/subscriptions", s.user(s.subscribe))
+	v1.GET("/push/subscriptions", s.user(s.listSubscriptions))
+	v1.DELETE("/push/subscriptions/:id", s.user(s.unsubscribe))
+	v1.POST("/push/subscriptions/:id/activate", s.user(s.activate))
+	v1.POST("/push/subscriptions/:id/test", s.user(s.testPush))
+	e.GET("/v1/events", s.user(s.events)) // lasts longer than a call
+
+	app := gin.WrapH(http.StripPrefix("/app", web.Handler()))
+	toApp := func(c *gin.Context) { c.Redirect(http.StatusFound, "/app/") }
+	for _, method := range []string{http.MethodGet, http.MethodHead} {
+		e.Handle(method, "/", toApp)
+		e.Handle(method, "/app", toApp)
+		e.Handle(method, "/app/*file", app)
+	}
+}
+
+func (s *Server) routeAdmin(e *gin.Engine) {
+	e.GET("/healthz", s.healthz)
+	e.GET("/readyz", within(webhookTime), s.readyz)
+	if s.metrics != nil {
+		e.GET("/metrics", gin.WrapH(s.metrics))
+	}
+	ops := e.Group("/ops/v1", s.do(s.operator))
+	// Thousands of dead letters take longer than a call may.
+	ops.POST("/deadletters/replay", s.do(s.replayDead))
+
+	ops.Use(within(callTime))
+	ops.PUT("/merchants/:merchant/cards/:card", s.do(s.assignCard))
+	ops.GET("/merchants/:merchant/cards/:card", s.do(s.cardOwner))
+	ops.DELETE("/merchants/:merchant/cards/:card", s.do(s.releaseCard))
+	ops.GET("/merchants/:merchant/users/:user/subscriptions", s.do(s.userDevices))
+	ops.DELETE("/merchants/:merchant/users/:user/subscriptions", s.do(s.forgetDevices))
+	ops.POST("/challenges/:id/cancel", s.do(s.cancel))
+	ops.GET("/deliveries/:id", s.do(s.delivery))
+	ops.POST("/deliveries/:id/replay", s.do(s.replay))
+	ops.POST("/targets/:name/pause", s.do(s.pause))
+	ops.POST("/targets/:name/resume", s.do(s.resume))
+}
+
+// within bounds a request's context, and with it every call of the store.
+func within(d time.Duration) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		ctx, cancel := context.WithTimeout(c.Request.Context(), d)
+		defer cancel()
+		c.Request = c.Request.WithContext(ctx)
+		c.Next()
+	}
+}
+
+// crossOrigin lets the frontends of these origins read the API. No origin is
+// ever matched by a pattern.
+func crossOrigin(origins []string, next http.Handler) http.Handler {
+	if len(origins) == 0 {
+		return next
+	}
+	shared := cors.New(cors.Options{
+		AllowOriginFunc: func(origin string) bool { return slices.Contains(origins, origin) },
+		AllowedMethods:  []string{http.MethodGet, http.MethodPost, http.MethodDelete},
+		AllowedHeaders:  []string{"Authorization", "Content-Type", requestIDHeader},
+		ExposedHeaders:  []string{requestIDHeader, "Retry-After", "Date"}, // Date: how far the browser's clock is off
+		MaxAge:          600,
+	}).Handler(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/v1/") || r.URL.Path == "/openapi.json" {
+			shared.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

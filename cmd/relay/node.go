@@ -1,0 +1,252 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"approvalrelay/api"
+	"approvalrelay/configs"
+	"approvalrelay/push"
+	"approvalrelay/relay"
+	"approvalrelay/relay/redisstore"
+)
+
+// node is one running relay: listeners, service and worker.
+type node struct {
+	Public, Admin string // addresses
+
+	embed   embedding
+	cfg     *configs.Config
+	log     *slog.Logger
+	store   *redisstore.Store
+	service *relay.Service
+	api     *api.Server
+	metrics *prometheus.Registry
+	servers []*http.Server
+	closers []func()
+
+	stopWork context.CancelFunc
+	work     sync.WaitGroup
+	failed   chan error
+}
+
+// headerTimeout and idleTimeout bound slow and silent clients; a request's body
+// is bounded by its size and by readTimeout.
+const (
+	headerTimeout = 5 * time.Second
+	readTimeout   = 15 * time.Second
+	idleTimeout   = 2 * time.Minute
+	maxHeader     = 16 << 10
+)
+
+// embedding is what a larger program, such as the demo, gives its node.
+type embedding struct {
+	public, admin net.Listener                          // bound already, instead of the configured addresses
+	mount         func(admin http.Handler) http.Handler // what stands in front of the admin handler
+}
+
+// startNode starts a relay and returns when it listens. Redis need not be there.
+// Stop it by stop. in may be nil.
+func startNode(ctx context.Context, cfg *configs.Config, log *slog.Logger, in *embedding) (*node, error) {
+	n := &node{cfg: cfg, log: log, failed: make(chan error, 2)}
+	if in != nil {
+		n.embed = *in
+	}
+	if err := n.assemble(ctx); err != nil {
+		n.close()
+		return nil, err
+	}
+	if err := n.listen(); err != nil {
+		n.close()
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *node) assemble(ctx context.Context) error {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "relay"
+	}
+	if n.store, err = openStore(n.cfg, host+"-"+rand.Text()[:12], n.log); err != nil {
+		return err
+	}
+	n.closers = append(n.closers, func() {
+		if err := n.store.Close(); err != nil {
+			n.log.Warn("close Redis", "error", err)
+		}
+	})
+	options, err := domainOptions(n.cfg)
+	if err != nil {
+		return err
+	}
+	n.metrics = prometheus.NewRegistry()
+	n.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
+	options.Metrics = n.metrics
+	n.service = relay.New(options, n.store, n.log)
+	policy, err := push.NewPolicy(n.cfg.Push.EndpointHosts, n.cfg.Push.AllowPrivateNetworks)
+	if err != nil {
+		return fmt.Errorf("push.endpoint_hosts: %w", err)
+	}
+	out, err := n.outside(options, policy)
+	if err != nil {
+		return err
+	}
+	if err := n.newAPI(ctx, policy); err != nil {
+		return err
+	}
+	n.startWork(ctx, relay.NewWorker(n.service, n.store, out, n.log))
+	return nil
+}
+
+func (n *node) outside(options relay.Options, policy *push.Policy) (out relay.Outside, err error) {
+	pusher, err := newPusher(n.cfg, policy, n.log)
+	if err != nil {
+		return out, err
+	}
+	if pusher != nil {
+		n.closers = append(n.closers, pusher.Close)
+		out.Pusher = pusher
+	}
+	downstream, err := newDownstream(n.cfg)
+	if err != nil {
+		return out, err
+	}
+	n.closers = append(n.closers, downstream.Close)
+	issuer, err := newIssuer(n.cfg, options.Merchants)
+	if err != nil {
+		return out, err
+	}
+	n.closers = append(n.closers, issuer.Close)
+	out.Downstream, out.Issuer = downstream, issuer
+	return out, nil
+}
+
+func (n *node) newAPI(ctx context.Context, policy *push.Policy) error {
+	auth, err := newAuth(ctx, n.cfg, n.log)
+	if err != nil {
+		return err
+	}
+	limits := map[string]api.Limit{}
+	for name, m := range n.cfg.Merchants {
+		limits[name] = api.Limit{PerSecond: m.RateLimit.PerSecond, Burst: m.RateLimit.Burst}
+	}
+	n.api, err = api.New(api.Options{
+		Service: n.service, Log: n.log, MaxBody: n.cfg.Server.MaxBody, TrustedProxies: n.cfg.Server.TrustedProxies, CORSOrigins: n.cfg.Server.CORSOrigins,
+		WebhookLimits: limits, UserLimit: api.Limit{PerSecond: n.cfg.Auth.RateLimit.PerSecond, Burst: n.cfg.Auth.RateLimit.Burst},
+		Auth: auth, PushPolicy: policy, VAPIDPublicKey: n.cfg.Push.VAPID.PublicKey,
+		Metrics: promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{}), AdminToken: api.Secret(n.cfg.Admin.Token.Reveal()), AdminHosts: adminHosts(n.cfg.Server.AdminListen),
+		Ready: n.service.Ready,
+	})
+	return err
+}
+
+// startWork runs what goes on without requests, until stopWork.
+func (n *node) startWork(ctx context.Context, worker *relay.Worker) {
+	ctx, n.stopWork = context.WithCancel(context.WithoutCancel(ctx))
+	n.work.Go(func() { n.service.Run(ctx) })
+	n.work.Go(func() { worker.Run(ctx, n.cfg.Server.ShutdownTimeout) })
+	n.work.Go(func() { n.warnAboutRedis(ctx) })
+}
+
+// warnAboutRedis says once, as soon as Redis answers, what in its set-up would
+// lose what was acknowledged.
+func (n *node) warnAboutRedis(ctx context.Context) {
+	if n.cfg.Redis.Embedded() {
+		n.log.Warn("redis.url is embedded: nothing survives a restart; use a real Redis for anything but trying out")
+		return
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		faults, err := n.store.Policy(ctx)
+		if err == nil {
+			for _, f := range faults {
+				n.log.Warn("Redis is set up so that it may lose what was acknowledged: " + f)
+			}
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (n *node) listen() error {
+	admin := n.api.Admin()
+	if n.embed.mount != nil {
+		admin = n.embed.mount(admin)
+	}
+	for _, l := range []struct {
+		name, addr string
+		ln         net.Listener
+		handler    http.Handler
+		bound      *string
+	}{
+		{"server.listen", n.cfg.Server.Listen, n.embed.public, n.api.Public(), &n.Public},
+		{"server.admin_listen", n.cfg.Server.AdminListen, n.embed.admin, admin, &n.Admin},
+	} {
+		ln := l.ln
+		if ln == nil {
+			var err error
+			if ln, err = net.Listen("tcp", l.addr); err != nil {
+				return fmt.Errorf("%s: %w", l.name, err)
+			}
+		}
+		*l.bound = ln.Addr().String()
+		srv := &http.Server{
+			Handler: l.handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+			ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+		}
+		n.servers = append(n.servers, srv)
+		go func() {
+			if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+				n.failed <- fmt.Errorf("%s: %w", l.name, err)
+			}
+		}()
+	}
+	n.log.Info("relay is up", "public", n.Public, "admin", n.Admin, "version", version())
+	return nil
+}
+
+// stop takes no more requests, finishes what is in flight within
+// server.shutdown_timeout, and closes everything.
+func (n *node) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.Server.ShutdownTimeout)
+	defer cancel()
+	n.api.Shutdown() // streams would keep the servers open
+	var errs []error
+	for _, s := range n.servers {
+		if err := s.Shutdown(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("requests were still in flight after server.shutdown_timeout: %w", err))
+			_ = s.Close()
+		}
+	}
+	n.close()
+	n.log.Info("relay is down")
+	return errors.Join(errs...)
+}
+
+func (n *node) close() {
+	if n.stopWork != nil {
+		n.stopWork()
+		n.work.Wait()
+	}
+	for i := len(n.closers) - 1; i >= 0; i-- {
+		n.closers[i]()
+	}
+}
