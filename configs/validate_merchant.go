@@ -114,7 +114,7 @@ func (c *checker) decisions(key string, v DecisionValues) {
 var (
 	placeholders = []string{"$card_id", "$user_id", "$reference", "$challenge_id"}
 	payloadPath  = regexp.MustCompile(`^\$payload(?:\.[^.\s$]+)+$`)
-	dollarName   = regexp.MustCompile(`\$[A-Za-z_]`)
+	dollarName   = regexp.MustCompile(`\$[A-Za-z_]\w*(?:\.[^.\s$]+)*`)
 )
 
 // body checks the placeholders in every text of a body template; further ones
@@ -130,12 +130,12 @@ func (c *checker) body(key string, value any, further ...string) (used bool) {
 			used = c.body(item(key, i), v, further...) || used
 		}
 	case string:
-		if slices.Contains(further, value) {
-			return true
+		for _, name := range dollarName.FindAllString(value, -1) {
+			asked := slices.Contains(further, name)
+			used = used || asked
+			c.require(asked || slices.Contains(placeholders, name) || payloadPath.MatchString(name), key, "has an unknown placeholder",
+				strings.Join(append(slices.Clone(placeholders), further...), ", ")+", $payload.any.path")
 		}
-		known := slices.Contains(placeholders, value) || payloadPath.MatchString(value)
-		c.require(known || !dollarName.MatchString(value), key, "not a known placeholder, or not the whole value",
-			strings.Join(append(slices.Clone(placeholders), further...), ", ")+", $payload.any.path, each as a whole value")
 	}
 	return used
 }

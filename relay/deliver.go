@@ -28,7 +28,7 @@ func (w *Worker) push(ctx context.Context, lease Lease) error {
 		return fmt.Errorf("read the owner's devices: %w", err)
 	}
 	sub, ok := devices.Find(d.Target)
-	if !ok {
+	if !ok || !sub.Active && d.Notice != NoticeActivation { // new keys are owed their activation only
 		return w.pushEnded(ctx, lease, w.dropped(d, "the subscription is gone"))
 	}
 	msg, why, err := w.message(ctx, d, u, sub)
@@ -226,8 +226,8 @@ func (w *Worker) askIssuer(ctx context.Context, ask func(context.Context, Issuer
 		return Outcome{Verdict: Faulty, Attempt: Attempt{At: at, Error: why}}
 	}
 	m := w.svc.Merchants[c.Merchant]
-	if m == nil || w.out.Issuer == nil {
-		return fail("the merchant's issuer_api is no longer configured")
+	if m == nil {
+		return fail("the merchant is no longer configured")
 	}
 	p, err := ParsePayload(body)
 	if err != nil {
@@ -272,7 +272,7 @@ func (w *Worker) forward(ctx context.Context, l *lane, lease Lease) error {
 	if l.paused.Load() {
 		return w.park(ctx, lease, d)
 	}
-	ev, err := w.svc.store.Event(ctx, d.EventID)
+	ev, err := w.svc.event(ctx, d.EventID)
 	if errors.Is(err, ErrNotFound) {
 		return w.bury(ctx, lease, "the event is no longer stored (retention.events)")
 	}
@@ -290,6 +290,9 @@ func (w *Worker) forward(ctx context.Context, l *lane, lease Lease) error {
 	o := w.out.Downstream.Forward(ctx, t.Name, msg)
 	o.Attempt.At = at
 	o.Attempt.Response = ScrubText(o.Attempt.Response, secrets...)
+	if t.IncludeOTP && ev.Outcome == OutcomeChallenge && secrets == nil {
+		o.Attempt.Response = "" // an earlier attempt told it the code, which is no longer here to be scrubbed
+	}
 	d = d.After(o, t.Schedule, w.svc.store.Now(), jitter())
 	if o.Verdict == Gone {
 		l.paused.Store(true)

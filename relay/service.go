@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"approvalrelay/crypto"
@@ -47,12 +48,26 @@ type Service struct {
 	root  atomic.Pointer[crypto.Root]
 	hub   *hub
 	count *metrics
+	// recent spares the worker of this node a read for an event that has just
+	// arrived here, which is nearly every one. Bodies in it are bounded.
+	recent *lru.Cache[string, Event]
 }
 
 // New makes a service on a store. Run it to see changes made by other nodes.
 func New(o Options, store Store, log *slog.Logger) *Service {
-	return &Service{Options: o, store: store, log: log, hub: newHub(), count: newMetrics(o.Metrics)}
+	recent, err := lru.New[string, Event](recentEvents)
+	if err != nil {
+		panic(err) // only for a size below one
+	}
+	return &Service{recent: recent, Options: o, store: store, log: log, hub: newHub(), count: newMetrics(o.Metrics)}
 }
+
+// The memory for recent events: as many as a slow moment of a target lets wait,
+// none of them large.
+const (
+	recentEvents = 1024
+	recentBody   = 4 << 10
+)
 
 // Run feeds the watchers with the changes of all nodes, until ctx ends.
 func (s *Service) Run(ctx context.Context) {
@@ -121,12 +136,22 @@ func (s *Service) Receive(ctx context.Context, w Webhook) (Receipt, error) {
 	if err != nil {
 		return Receipt{}, fmt.Errorf("store the event: %w", err)
 	}
+	if got.Learnt && a.Challenge != nil {
+		// KindLearn does it, and surely. Done here as well, the challenge is in its
+		// owner's list when the issuer has its answer, not some moments later.
+		if err := s.store.IndexCard(ctx, User{Merchant: m.Name, ID: got.UserID}, a.Event.CardID); err != nil {
+			s.log.Warn("a new card is not in its owner's list yet", "event_id", got.EventID, "error", err)
+		}
+	}
 	r := Receipt{Status: Accepted, EventID: got.EventID}
 	switch {
 	case got.Duplicate:
 		r.Status = Duplicate
 	case a.Event.Outcome == OutcomeQuarantined:
 		r.Status = Quarantined
+	}
+	if ev := a.Event; !got.Duplicate && len(a.Owe) > 0 && len(ev.Secret.Body)+len(ev.Secret.Envelope) <= recentBody {
+		s.recent.Add(ev.ID, ev)
 	}
 	s.count.events.WithLabelValues(string(r.Status)).Inc()
 	s.logEvent(ctx, a.Event, r, got.UserID)
@@ -251,6 +276,14 @@ func (s *Service) challenge(a *Arrival, ev *Event, m *Merchant, r Reading, w Web
 	a.Challenge = &c
 }
 
+// event reads an event that is to be forwarded.
+func (s *Service) event(ctx context.Context, id string) (Event, error) {
+	if ev, ok := s.recent.Get(id); ok {
+		return ev, nil
+	}
+	return s.store.Event(ctx, id)
+}
+
 // forwards are the deliveries of an event to every target that wants it.
 func (s *Service) forwards(ev Event, action bool) []Delivery {
 	var owe []Delivery
@@ -313,7 +346,8 @@ func (s *Service) step(prev, next Challenge, now time.Time) Step {
 			}
 		}
 	}
-	if prev.UserID == "" && next.UserID != "" && next.Status == Pending {
+	// One that was not announced yet will be, to its owner.
+	if prev.UserID == "" && next.UserID != "" && prev.Announced && next.Status == Pending {
 		st.Owe = append(st.Owe, Delivery{Kind: KindAnnounce, ChallengeID: next.ID})
 	}
 	if d := next.Decision; prev.Decision == nil && d != nil && d.Reason == ReasonNotMe {

@@ -124,6 +124,7 @@ type Arrived struct {
 	EventID   string // of the first arrival, if it is a duplicate
 	Duplicate bool
 	UserID    string // the challenge's owner, as far as known
+	Learnt    bool   // the card was not known to be the user's: KindLearn is owed
 }
 
 // Step is everything that one atomic step writes; all of it lives in one

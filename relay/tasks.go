@@ -62,11 +62,13 @@ func (w *Worker) plan(ctx context.Context, c Challenge) (plan, error) {
 }
 
 // announced is the pure part: the challenge as announced, and what that owes.
+// One that got its owner since the plan was made is planned again.
 func (w *Worker) announced(c Challenge, p plan, now time.Time) (Challenge, func(*Step)) {
+	if c.UserID != p.owner {
+		return c, func(st *Step) { st.Owe = append(st.Owe, Delivery{Kind: KindAnnounce, ChallengeID: c.ID}) }
+	}
 	next := c
 	first := !c.Announced
-	// Assigned since the plan was made: that step owes an announcement of its own.
-	overtaken := c.UserID != p.owner
 	next.Announced = true
 	var owe []Delivery
 	if c.At(now).Status == Pending && c.UserID != "" && !p.silent && w.svc.Push.On {
@@ -82,7 +84,7 @@ func (w *Worker) announced(c Challenge, p plan, now time.Time) (Challenge, func(
 		if first {
 			w.svc.owe(&st.Owe, &st.Own, c.ownEvent("created", st.Partition, now))
 		}
-		if len(owe) == 0 && !p.silent && !overtaken && next.At(now).Status == Pending {
+		if len(owe) == 0 && !p.silent && next.At(now).Status == Pending {
 			w.svc.owe(&st.Owe, &st.Own, next.ownEvent("unreachable", st.Partition, now))
 		}
 	}

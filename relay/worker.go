@@ -27,7 +27,7 @@ type Worker struct {
 	stop   context.CancelFunc
 }
 
-// Outside is whom the worker talks to.
+// Outside is whom the worker talks to. Pusher may be nil where pushes are off.
 type Outside struct {
 	Pusher     Pusher
 	Issuer     Issuer

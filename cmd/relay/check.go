@@ -76,14 +76,14 @@ func checkRedis(ctx context.Context, cfg *configs.Config) error {
 	}
 	defer s.Close()
 	if err := s.Ping(ctx); err != nil {
-		return fmt.Errorf("Redis does not answer: %w", err)
+		return fmt.Errorf("no answer: %w", err)
 	}
 	if _, err := s.Root(ctx); err != nil {
 		return err
 	}
 	policy, err := s.Policy(ctx)
 	if err != nil {
-		return fmt.Errorf("Redis does not tell its set-up: %w", err)
+		return fmt.Errorf("its set-up cannot be read: %w", err)
 	}
 	var errs []error
 	for _, p := range policy {

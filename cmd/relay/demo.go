@@ -121,12 +121,8 @@ func (d *demo) start(ctx context.Context, public, admin net.Listener) error {
 	if err := d.registerPhone(ctx, pushURL); err != nil {
 		return fmt.Errorf("register the simulated phone: %w", err)
 	}
-	first, err := d.panel.send(ctx, "approve")
-	if err != nil {
+	if err := d.firstChallenge(ctx); err != nil {
 		return fmt.Errorf("send a first challenge: %w", err)
-	}
-	if first.Status != http.StatusOK {
-		return fmt.Errorf("send a first challenge: the relay answered %d %s", first.Status, first.Answer)
 	}
 	d.runTimer()
 	return nil
@@ -135,8 +131,11 @@ func (d *demo) start(ctx context.Context, public, admin net.Listener) error {
 //go:embed demo/relay.yaml
 var demoConfig []byte
 
-// demoMerchantID is what the simulated issuer's API knows the merchant by.
-const demoMerchantID = "3f2c9a52-7d0e-4a41-9c59-0f6f4d1c2b77"
+// The merchant, by the name in the webhook path and by the id of the issuer's API.
+const (
+	demoMerchant   = "acme"
+	demoMerchantID = "3f2c9a52-7d0e-4a41-9c59-0f6f4d1c2b77"
+)
 
 // world starts the outside parties, each on a loopback port, and configures a
 // relay that knows them. pushURL is the push service.
@@ -147,7 +146,7 @@ func (d *demo) world(listen, adminListen string) (cfg *configs.Config, pushURL s
 	}
 	merchantSecret, webhookSecret := crypto.GenerateKey(), "whsec_"+base64.StdEncoding.EncodeToString(crypto.GenerateKey())
 	p := d.panel
-	p.issuer = sim.NewIssuer("acme", merchantSecret, demoMerchantID)
+	p.issuer = sim.NewIssuer(demoMerchant, merchantSecret, demoMerchantID)
 	p.downstream = sim.NewDownstream(webhookSecret)
 	p.pushes = sim.NewPushService(public)
 	p.issuer.Keep(demoShown)
@@ -213,6 +212,18 @@ func (d *demo) registerPhone(ctx context.Context, pushURL string) error {
 		return err
 	}
 	return d.post(ctx, "/v1/push/subscriptions/"+sub.ID+"/activate", body, nil)
+}
+
+// firstChallenge gives the cardholder something to approve at once.
+func (d *demo) firstChallenge(ctx context.Context) error {
+	sent, err := d.panel.send(ctx, "approve")
+	if err != nil {
+		return err
+	}
+	if sent.Status != http.StatusOK {
+		return fmt.Errorf("the relay answered %d %s", sent.Status, sent.Answer)
+	}
+	return nil
 }
 
 // post calls the cardholder API as the demo cardholder. answer may be nil.

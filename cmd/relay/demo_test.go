@@ -39,7 +39,7 @@ func runningDemo(t *testing.T) *demo {
 	return d
 }
 
-// demoCall sends a request and decodes the JSON answer; answer may be nil.
+// callDemo sends a request and decodes the JSON answer; answer may be nil.
 func callDemo(t *testing.T, req *http.Request, answer any) *http.Response {
 	t.Helper()
 	res, err := http.DefaultClient.Do(req)

@@ -26,8 +26,11 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 		},
 		Reader: in, Writer: out, ErrWriter: errw,
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // printed below, once
-		CommandNotFound: func(_ context.Context, _ *cli.Command, name string) {
-			fmt.Fprintf(errw, "relay: there is no command %q; see relay --help\n", name)
+		Action: func(_ context.Context, c *cli.Command) error {
+			if name := c.Args().First(); name != "" {
+				return fmt.Errorf("there is no command %q; see relay --help", name)
+			}
+			return cli.ShowRootCommandHelp(c)
 		},
 	}
 	if err := root.Run(ctx, args); err != nil {

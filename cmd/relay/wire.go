@@ -130,7 +130,7 @@ func newIssuer(cfg *configs.Config, merchants map[string]*relay.Merchant) (*forw
 		if a == nil {
 			continue
 		}
-		f := forward.IssuerAPI{BaseURL: a.BaseURL, MerchantID: a.MerchantID, Timeout: a.Timeout, Keyring: merchants[name].Keyring}
+		f := forward.IssuerAPI{BaseURL: a.BaseURL, MerchantID: a.MerchantID, Timeout: a.Timeout, Keyring: merchants[name].Keyring, Mapping: merchants[name].Mapping}
 		if c := a.Confirm; c != nil {
 			f.Confirm = &forward.Call{Path: c.Path, Body: c.Body, Decisions: map[relay.Action]any{relay.Approve: c.DecisionValues.Approve, relay.Reject: c.DecisionValues.Reject}}
 		}

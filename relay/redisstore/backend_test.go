@@ -54,11 +54,29 @@ func open(t testing.TB, o Options) node {
 }
 
 // on opens nodes on the Redis at a URL, each test's data under a prefix.
-func on(url string) storetest.Open {
+func on(url string) func(t *testing.T, clock func() time.Time, name string) storetest.Backend {
 	return func(t *testing.T, clock func() time.Time, name string) storetest.Backend {
 		t.Helper()
 		return open(t, testOptions(t, url, name, clock))
 	}
+}
+
+// world is a world of one test, and its first node.
+func world(t testing.TB, url string, change ...func(*Options)) (*storetest.World, node) {
+	t.Helper()
+	var first *node
+	w := storetest.NewWorld(t, func(clock func() time.Time, name string) storetest.Backend {
+		o := testOptions(t, url, name, clock)
+		for _, c := range change {
+			c(&o)
+		}
+		n := open(t, o)
+		if first == nil {
+			first = &n
+		}
+		return n
+	})
+	return w, *first
 }
 
 // startCluster starts a cluster of one node, which refuses what crosses slots as

@@ -23,6 +23,16 @@ func (b *batch) add(name, key string, words ...any) {
 	b.args = append(append(b.args, strconv.Itoa(len(words)+2), name, key), words...)
 }
 
+// overwrite replaces a record. It deletes first: a script that begins so is not
+// refused when Redis is out of memory, and what people decide must get through.
+func (b *batch) overwrite(key string, value any, words ...any) {
+	b.add("DEL", key)
+	b.add("SET", key, append([]any{value}, words...)...)
+}
+
+// noGate is the gate of a step that settles nothing.
+var noGate = []any{"0"}
+
 // deadLife and deadKept bound dead letters and parked deliveries, with the
 // events that they need: they outlive retention, but not for ever.
 const (
@@ -89,15 +99,16 @@ func (s *Store) arriveChallenge(c *relay.Challenge, h *relay.Holder) []any {
 
 func arrived(res any, id string) (relay.Arrived, error) {
 	v, ok := res.([]any)
-	if !ok || len(v) != 3 {
+	if !ok || len(v) != 4 {
 		return relay.Arrived{}, fmt.Errorf("arrival script: %w", errCorrupt)
 	}
 	first, _ := v[0].(string)
 	dup, _ := v[1].(int64)
 	user, _ := v[2].(string)
+	learnt, _ := v[3].(int64)
 	// A duplicate of itself: the connection broke after the script had run, and
 	// the client ran it again.
-	return relay.Arrived{EventID: first, Duplicate: dup == 1 && first != id, UserID: user}, nil
+	return relay.Arrived{EventID: first, Duplicate: dup == 1 && first != id, UserID: user, Learnt: learnt == 1}, nil
 }
 
 func (s *Store) addEvent(b *batch, p int, e relay.Event) {
@@ -139,7 +150,7 @@ func (s *Store) Commit(ctx context.Context, st relay.Step) error {
 	} else {
 		b.keys = append(b.keys, s.keys.due(p))
 	}
-	gate := []any{"0"}
+	gate := noGate
 	if l := st.Settle; l != nil {
 		stream := s.keys.lane(p, l.Delivery.Lane())
 		b.keys = append(b.keys, stream)
@@ -233,7 +244,7 @@ func (s *Store) addChallenge(b *batch, p int, c relay.Challenge) {
 	} else {
 		life += max(0, c.ExpiresAt.Sub(s.Now()))
 	}
-	b.add("SET", s.keys.of(p, c.ID), s.encodeChallenge(c), "PX", life.Milliseconds())
+	b.overwrite(s.keys.of(p, c.ID), s.encodeChallenge(c), "PX", life.Milliseconds())
 	if c.UserID != "" {
 		// Not a key: it is the same channel for all partitions.
 		b.args = append(b.args, "3", "PUBLISH", s.keys.changes(), change(c.Owner(), c.ID))
@@ -247,14 +258,14 @@ func (s *Store) SaveDevices(ctx context.Context, d relay.Devices, owe ...relay.D
 	b := batch{keys: []string{key}}
 	version := strconv.Itoa(d.Version)
 	d.Version++
-	b.add("SET", key, s.encodeDevices(d))
+	b.overwrite(key, s.encodeDevices(d))
 	if len(d.Active()) == 0 {
 		b.add("PEXPIRE", key, pendingLife.Milliseconds())
 	}
 	for _, o := range owe {
 		s.addOwed(&b, p, o, 1)
 	}
-	return s.commit(ctx, version, []any{"0"}, b)
+	return s.commit(ctx, version, noGate, b)
 }
 
 // pendingLife outlives every activation, so that a user's devices of which none

@@ -11,7 +11,12 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 )
+
+// go-redis would write to stderr beside our log, whatever that is set to, what
+// every call that fails returns to us as well.
+func init() { logging.Disable() }
 
 // Embedded is the URL of a Redis inside this process: nothing survives it.
 const Embedded = "embedded"
@@ -67,6 +72,9 @@ func options(rawURL string) (redis.UniversalOptions, func(*redis.UniversalOption
 		userinfo, hosts = hosts[:i+1], hosts[i+1:]
 	}
 	list := strings.Split(hosts, ",")
+	if kind == "" && len(list) > 1 {
+		return fail("several hosts need redis+sentinel:// or redis+cluster://")
+	}
 	path := rest
 	if kind == "sentinel" {
 		path = "" // the master's name, no database
@@ -76,9 +84,13 @@ func options(rawURL string) (redis.UniversalOptions, func(*redis.UniversalOption
 		return fail("is not a URL of Redis")
 	}
 	o.Username, o.Password, o.DB, o.TLSConfig = one.Username, one.Password, one.DB, one.TLSConfig
+	port := ":6379"
+	if kind == "sentinel" {
+		port = ":26379"
+	}
 	for _, h := range list {
-		if !strings.Contains(h, ":") {
-			h += map[string]string{"sentinel": ":26379"}[kind] + map[string]string{"": ":6379", "cluster": ":6379"}[kind]
+		if !strings.Contains(h, ":") || strings.HasSuffix(h, "]") {
+			h += port
 		}
 		o.Addrs = append(o.Addrs, h)
 	}

@@ -36,7 +36,7 @@
 //	prefix:{pNN}:endpoint:FINGERPRINT  merchant, tab, user whose endpoint it is
 //	prefix:root                   the root key, sealed
 //	prefix:nodes                  sorted set of nodes by their last heartbeat (ms)
-//	prefix:takeover:NODE          who takes over from a dead node
+//	prefix:takeover:NODE          lock, tab, who takes over from a dead node
 //	prefix:parked                 hash: target, reason
 //	prefix:changes                channel: merchant, tab, user, tab, challenge
 package redisstore

@@ -113,12 +113,17 @@ func noGroup(err error) bool {
 }
 
 // makeGroups makes the groups that are missing, from the beginning: what was
-// owed before they were made is delivered, too.
+// owed before they were made is delivered, too. It begins by deleting nothing,
+// so that a node that starts when Redis is out of memory can still drain it.
 func (s *Store) makeGroups(ctx context.Context, partition int, lanes []relay.Lane) error {
+	due := s.keys.due(partition)
 	for _, l := range lanes {
-		err := s.rdb.XGroupCreateMkStream(ctx, s.keys.lane(partition, l), group, "0").Err()
-		if err != nil && !strings.HasPrefix(err.Error(), "BUSYGROUP") {
-			return s.away(err)
+		stream := s.keys.lane(partition, l)
+		b := batch{keys: []string{due, stream}}
+		b.add("ZREM", due, "")
+		b.args = append(b.args, "6", "XGROUP", "CREATE", stream, group, "0", "MKSTREAM")
+		if err := s.commit(ctx, "", noGate, b); err != nil && !strings.Contains(err.Error(), "BUSYGROUP") {
+			return err
 		}
 	}
 	return nil
@@ -243,35 +248,43 @@ func (s *Store) Beat(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	now := s.Now()
-	pipe := s.rdb.Pipeline()
-	pipe.ZAdd(ctx, s.keys.nodes(), redis.Z{Score: float64(ms(now)), Member: s.Node})
-	dead := pipe.ZRangeByScore(ctx, s.keys.nodes(), &redis.ZRangeBy{Min: "-inf", Max: strconv.FormatInt(ms(now.Add(-nodeLife)), 10)})
-	if _, err := pipe.Exec(ctx); err != nil {
+	if err := s.seen(ctx, now); err != nil {
+		return nil, err
+	}
+	dead, err := s.rdb.ZRangeByScore(ctx, s.keys.nodes(), &redis.ZRangeBy{Min: "-inf", Max: strconv.FormatInt(ms(now.Add(-nodeLife)), 10)}).Result()
+	if err != nil {
 		return nil, s.away(err)
 	}
-	return dead.Val(), nil
+	return dead, nil
+}
+
+// seen notes when this node was last seen. It deletes first, so that no node
+// seems to die when Redis is out of memory.
+func (s *Store) seen(ctx context.Context, at time.Time) error {
+	key := s.keys.nodes()
+	b := batch{keys: []string{key}}
+	b.add("ZREM", key, s.Node)
+	b.add("ZADD", key, ms(at), s.Node)
+	return s.commit(ctx, "", noGate, b)
 }
 
 // Leave makes this node's heartbeat as old as a dead one's.
-func (s *Store) Leave(ctx context.Context) error {
-	gone := s.Now().Add(-nodeLife)
-	if err := s.rdb.ZAdd(ctx, s.keys.nodes(), redis.Z{Score: float64(ms(gone)), Member: s.Node}).Err(); err != nil {
-		return s.away(err)
-	}
-	return nil
-}
+func (s *Store) Leave(ctx context.Context) error { return s.seen(ctx, s.Now().Add(-nodeLife)) }
 
 // TakeOver claims what a dead node held. Only one node does at a time; the dead
 // one is forgotten some time after nothing of it was found.
 func (s *Store) TakeOver(ctx context.Context, node string, lanes []relay.Lane) ([]relay.Lease, error) {
-	mine, err := s.rdb.SetNX(ctx, s.keys.takeover(node), s.Node, nodeLife).Result()
+	lock := s.keys.takeover(node)
+	b := batch{keys: []string{lock}}
+	b.overwrite(lock, "1\t"+s.Node, "PX", nodeLife.Milliseconds())
+	err := s.commit(ctx, "0", noGate, b)
+	if errors.Is(err, relay.ErrConflict) {
+		return nil, nil // another node is at it
+	}
 	if err != nil {
-		return nil, s.away(err)
+		return nil, err
 	}
-	if !mine {
-		return nil, nil
-	}
-	defer s.rdb.Del(context.WithoutCancel(ctx), s.keys.takeover(node))
+	defer s.rdb.Del(context.WithoutCancel(ctx), lock)
 	var leases []relay.Lease
 	for p := range s.Options.Partitions {
 		got, err := s.claim(ctx, p, node, lanes)

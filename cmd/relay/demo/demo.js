@@ -15,23 +15,26 @@ const clock = new Intl.DateTimeFormat('en', { hour: '2-digit', minute: '2-digit'
 const duration = (ms) => `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
 const id = (text) => build('p', 'id', text);
 const pill = (kind, text) => build('span', `pill ${kind}`, text);
-const outcome = (good, status, text) => pill(good ? 'good' : 'bad', [status || 'no answer', text].filter(Boolean).join(' '));
+const outcome = (status, text) => pill(status === 200 ? 'good' : 'bad', `${status} ${text}`.trim());
 const fault = (text) => (text ? [build('p', 'fault', text)] : []);
+
+// breakable lets a name of many parts wrap between them only.
+const breakable = (text) => text.split(/(?<=[._/])/).flatMap((part) => [part, build('wbr', '')]);
 
 function item(time, title, ...rest) {
   const when = build('time', '', clock.format(new Date(time)));
   when.dateTime = time;
-  return build('li', '', build('div', 'head', build('h3', '', title), when), ...rest);
+  return build('li', '', build('div', 'head', build('h3', '', ...breakable(title)), when), ...rest);
 }
 
 function json(summary, value) {
-  const text = build('pre', '', JSON.stringify(value, null, 1));
+  const text = build('pre', '', JSON.stringify(value, null, 2));
   return summary ? build('details', '', build('summary', '', summary), text) : text;
 }
 
 const draw = {
   sent: (s) => item(s.at, s.label,
-    build('p', 'line', outcome(s.status === 200, s.status, s.answer), ` in ${duration(s.took_ms)}`),
+    build('p', 'line', outcome(s.status, s.answer), ` in ${duration(s.took_ms)}`),
     id(s.type), json('Before sealing', s.payload)),
 
   phone: (p) => item(p.at, p.title,
@@ -40,7 +43,7 @@ const draw = {
     ...(p.challenge ? [id(p.challenge)] : []), ...fault(p.fault)),
 
   issuer: (c) => item(c.at, c.path,
-    build('p', 'line', outcome(c.status === 200, c.status, '')),
+    build('p', 'line', 'answered ', outcome(c.status, '')),
     json('', c.body), id(`Idempotency-Key: ${c.idempotency_key}`), ...fault(c.fault)),
 
   downstream: (d) => item(d.at, d.type,
@@ -62,10 +65,13 @@ function show(list, records, drawOne) {
     if (!keys.includes(shown.dataset.key)) shown.remove();
   }
   const known = new Set([...list.children].map((shown) => shown.dataset.key));
+  const first = list.dataset.filled === undefined;
+  list.dataset.filled = '';
   records.forEach((record, n) => {
     if (known.has(keys[n])) return;
     const element = drawOne(record);
     element.dataset.key = keys[n];
+    if (!first) element.className = 'new';
     list.prepend(element);
   });
 }

@@ -29,12 +29,13 @@
 --          It carries KEYS[1]'s hash tag, but is known only here.
 -- ARGV[16…] commands: number of words, words…
 --
--- Returns {event id, 1 if it is a duplicate (then the first one's id), owner}.
+-- Returns {event id, 1 if it is a duplicate (then the first one's id), owner,
+-- 1 if the owner was not known before}.
 
-local id, user, challenge = ARGV[1], ARGV[4], ARGV[7]
+local id, user, challenge, learnt = ARGV[1], ARGV[4], ARGV[7], 0
 
 if ARGV[2] ~= '0' and not redis.call('SET', KEYS[1], id, 'NX', 'PX', ARGV[2]) then
-  return {redis.call('GET', KEYS[1]), 1, ''}
+  return {redis.call('GET', KEYS[1]), 1, '', 0}
 end
 
 if ARGV[3] == '1' then
@@ -49,6 +50,7 @@ if ARGV[3] == '1' then
   end
   if owner ~= user and (taught or (challenge ~= '' and user ~= '')) then
     redis.call('XADD', KEYS[5], '*', 'd', ARGV[6])
+    learnt = 1
   end
 end
 
@@ -87,4 +89,4 @@ while i <= #ARGV do
   redis.call(unpack(ARGV, i + 1, i + n))
   i = i + n + 1
 end
-return {id, 0, user}
+return {id, 0, user, learnt}

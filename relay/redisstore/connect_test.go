@@ -1,0 +1,98 @@
+package redisstore
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"approvalrelay/relay"
+)
+
+func TestOptions(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		url, kind string
+		addrs     []string
+		user, pw  string
+		db        int
+		tls       bool
+		master    string
+	}{
+		{url: "redis://localhost", kind: "one", addrs: []string{"localhost:6379"}},
+		{url: "redis://localhost:7000/3", kind: "one", addrs: []string{"localhost:7000"}, db: 3},
+		{url: "redis://me:s%2Fcret@redis.example/0", kind: "one", addrs: []string{"redis.example:6379"}, user: "me", pw: "s/cret"},
+		{url: "rediss://:pw@redis.example:6380/1", kind: "one", addrs: []string{"redis.example:6380"}, pw: "pw", db: 1, tls: true},
+		{url: "redis://[::1]:7000", kind: "one", addrs: []string{"[::1]:7000"}},
+		{url: "redis://[::1]", kind: "one", addrs: []string{"[::1]:6379"}},
+		{url: "redis+cluster://a,b:7001,[::1]", kind: "cluster", addrs: []string{"a:6379", "b:7001", "[::1]:6379"}},
+		{url: "rediss+cluster://me:pw@a", kind: "cluster", addrs: []string{"a:6379"}, user: "me", pw: "pw", tls: true},
+		{url: "redis+sentinel://:pw@a,b:7001/the%20master", kind: "sentinel", addrs: []string{"a:26379", "b:7001"}, pw: "pw", master: "the master"},
+	} {
+		o, kind, err := options(c.url)
+		if err != nil {
+			t.Errorf("%s: %v", c.url, err)
+			continue
+		}
+		if !slices.Equal(o.Addrs, c.addrs) || o.Username != c.user || o.Password != c.pw || o.DB != c.db || (o.TLSConfig != nil) != c.tls || o.MasterName != c.master {
+			t.Errorf("%s: addresses %v, user %q, password as wanted: %t, database %d, TLS %t, master %q", c.url, o.Addrs, o.Username, o.Password == c.pw, o.DB, o.TLSConfig != nil, o.MasterName)
+		}
+		client := kind(&o)
+		_, cluster := client.(*redis.ClusterClient)
+		if cluster != (c.kind == "cluster") {
+			t.Errorf("%s: a %T", c.url, client)
+		}
+		if err := client.Close(); err != nil {
+			t.Errorf("%s: Close: %v", c.url, err)
+		}
+	}
+}
+
+func TestOptionsRefuse(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"":                                   `must be redis://…, rediss://…, redis+sentinel://…/NAME, redis+cluster://… or "embedded"`,
+		"localhost:6379":                     `must be redis://…, rediss://…, redis+sentinel://…/NAME, redis+cluster://… or "embedded"`,
+		"http://:secret@localhost":           "is not a URL of Redis",
+		"redis://:secret@local host":         "is not a URL of Redis",
+		"redis://:secret@localhost/database": "is not a URL of Redis",
+		"redis+sentinel://:secret@a,b":       "redis+sentinel:// needs the master's name as its path",
+		"redis+other://:secret@a":            "unknown scheme",
+		"redis://:secret@a,b":                "several hosts need redis+sentinel:// or redis+cluster://",
+	} {
+		_, err := Open(Options{URL: url, Partitions: 1})
+		if err == nil {
+			t.Errorf("%q was accepted", url)
+			continue
+		}
+		if got := err.Error(); got != "redis.url: "+want || strings.Contains(got, "secret") {
+			t.Errorf("%q: %q, want %q", url, got, want)
+		}
+	}
+}
+
+func TestEmbedded(t *testing.T) {
+	t.Parallel()
+	one, two := open(t, testOptions(t, Embedded, "a", nil)), open(t, testOptions(t, Embedded, "a", nil))
+	ctx, u := t.Context(), relay.User{Merchant: "acme", ID: "one"}
+	if err := one.IndexCard(ctx, u, "c"); err != nil {
+		t.Fatal(err)
+	}
+	for n, want := range map[*node]int{&one: 1, &two: 0} {
+		if cards, err := n.Cards(ctx, u); err != nil || len(cards) != want {
+			t.Errorf("Cards = %v, %v, want %d: each store has a Redis of its own", cards, err, want)
+		}
+	}
+	plain := redis.NewClient(&redis.Options{Addr: one.rdb.(*redis.Client).Options().Addr})
+	defer plain.Close()
+	if err := plain.Ping(ctx).Err(); err == nil {
+		t.Error("any process of this machine can read the embedded Redis")
+	}
+	// It forgets by itself.
+	if err := one.rdb.Set(ctx, "short", "lived", 100*time.Millisecond).Err(); err != nil {
+		t.Fatal(err)
+	}
+	poll(t, "the key is gone", func() bool { return one.rdb.Exists(ctx, "short").Val() == 0 })
+}
