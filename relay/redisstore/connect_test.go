@@ -1,6 +1,7 @@
 package redisstore
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -95,4 +96,22 @@ func TestEmbedded(t *testing.T) {
 		t.Fatal(err)
 	}
 	poll(t, "the key is gone", func() bool { return one.rdb.Exists(ctx, "short").Val() == 0 })
+}
+
+func TestNoGroup(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"NOGROUP No such key 'q' or consumer group 'relay' in XREADGROUP with GROUP option":            true,
+		"-NOGROUP the consumer group this client was blocked on no longer exists":                      true,
+		"UNBLOCKED the stream key no longer exists":                                                    true, // from Redis 7.2 on
+		"LOADING Redis is loading the dataset in memory":                                               false,
+		"UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)": false,
+	} {
+		if got := noGroup(errors.New(text)); got != want {
+			t.Errorf("noGroup(%q) = %t", text, got)
+		}
+	}
+	if noGroup(nil) {
+		t.Error("noGroup(nil)")
+	}
 }

@@ -109,7 +109,7 @@ func (s *Store) blockingRead(ctx context.Context, a *redis.XReadGroupArgs) ([]re
 // noGroup tells whether a lane has no group: nobody has read it yet, or Redis has
 // lost it, also while the reader was waiting.
 func noGroup(err error) bool {
-	return err != nil && (strings.Contains(err.Error(), "NOGROUP") || strings.HasPrefix(err.Error(), "UNBLOCKED"))
+	return err != nil && (strings.Contains(err.Error(), "NOGROUP") || strings.Contains(err.Error(), "stream key no longer exists"))
 }
 
 // makeGroups makes the groups that are missing, from the beginning: what was

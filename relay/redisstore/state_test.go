@@ -205,8 +205,8 @@ func day(t *testing.T, w *storetest.World, n node) []string {
 	return left
 }
 
-// lasting are the keys that have no limit to their life; they are bounded by the
-// number of cards, users and targets.
+// lasting are the keys that have no limit to their life: they are bounded by the
+// number of cards, users, targets and of what is owed.
 func lasting(name string) bool {
 	_, kind, ok := strings.Cut(name, "}:")
 	if !ok {
@@ -217,7 +217,7 @@ func lasting(name string) bool {
 			return true
 		}
 	}
-	return slices.Contains([]string{"root", "nodes", "parked", "owed"}, kind)
+	return slices.Contains([]string{"root", "nodes", "parked", "owed", "due"}, kind)
 }
 
 func TestNothingIsLeftOver(t *testing.T) {
@@ -232,10 +232,6 @@ func TestNothingIsLeftOver(t *testing.T) {
 				t.Errorf("what is left:\n got %s\nwant %s", strings.Join(got, "\n     "), strings.Join(want, "\n     "))
 			}
 			for name, e := range all {
-				pending := strings.HasSuffix(name, "devices:acme:u:two") // never activated
-				if forever := e.life == 0; forever != (lasting(name) && !pending) {
-					t.Errorf("%s lives for %s (0: for ever)", name, e.life)
-				}
 				if e.kind == "stream" && e.length != 0 {
 					t.Errorf("%s still has %s", name, e.text)
 				}
@@ -244,7 +240,23 @@ func TestNothingIsLeftOver(t *testing.T) {
 				t.Errorf("the backlog is %v, %v, want zeros for core, push and lock", backlog, err)
 			}
 			n.checkPending(t, all)
+			// All but the lasting has a limit to its life, also while it lives.
+			w.Arrive(n, w.Challenge("d", "", ""))
+			a := owing(w)
+			w.Arrive(n, a)
+			l := w.LeaseOne(n, a.Partition, core)
+			w.Settle(n, l, w.Tried(l, relay.DeliveryDead, time.Time{}))
+			for name, e := range n.dump(t) {
+				pending := strings.HasSuffix(name, "devices:acme:u:two") // never activated
+				if forever := e.life == 0; forever != (lasting(name) && !pending) {
+					t.Errorf("%s lives for %s (0: for ever)", name, e.life)
+				}
+			}
 			// When all retention is over, only what must last is left.
+			for p := range testPartitions {
+				w.Advance(storetest.Life)
+				w.Due(n, p)
+			}
 			w.Pass(500 * 24 * time.Hour)
 			for name := range n.dump(t) {
 				if !lasting(name) || strings.HasSuffix(name, "devices:acme:u:two") {

@@ -16,6 +16,7 @@ var arrivals = map[string]func(*testing.T, *World){
 	"of concurrent arrivals exactly one is first":      testDuplicateRace,
 	"a duplicate writes nothing":                       testDuplicateWritesNothing,
 	"content is forgotten in time":                     testRemember,
+	"an arrival that is run twice is no duplicate":     testArriveTwice,
 	"without a fingerprint nothing is a duplicate":     testNoFingerprint,
 	"a new challenge names the one it replaces":        testSupersedes,
 	"what has expired on arrival is only listed":       testExpiredOnArrival,
@@ -150,6 +151,17 @@ func testDuplicateWritesNothing(t *testing.T, w *World) {
 	w.nothing(w.a, "after a duplicate", again.Partition, relay.LaneTasks, relay.TargetLane("core"))
 	if next := w.Due(w.a, again.Partition); !next.IsZero() {
 		t.Errorf("something is due at %v, want nothing", next)
+	}
+}
+
+// testArriveTwice: a client repeats a call when the connection breaks.
+func testArriveTwice(t *testing.T, w *World) {
+	a := w.Challenge("card-1", "user-1", "ref")
+	w.Arrive(w.a, a)
+	w.Arrive(w.a, a)
+	q := relay.ChallengeQuery{User: a.Challenge.Owner(), Cards: []string{"card-1"}, Limit: 10}
+	if list, err := w.a.Challenges(t.Context(), q); err != nil || len(list) != 1 {
+		t.Errorf("Challenges = %d, %v, want one", len(list), err)
 	}
 }
 

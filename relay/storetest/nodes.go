@@ -115,16 +115,18 @@ func testLeaseWakes(t *testing.T, w *World) {
 }
 
 func testLeaseContext(t *testing.T, w *World) {
-	ctx, cancel := context.WithCancel(t.Context())
+	w.nothing(w.a, "at first", 0, core)
+	// Long enough to be waiting by then.
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
 	done := make(chan error, 1)
 	go func() {
 		_, err := w.a.Lease(ctx, 0, []relay.Lane{core}, time.Hour)
 		done <- err
 	}()
-	cancel()
 	select {
 	case err := <-done:
-		wantErr(t, "Lease", err, context.Canceled)
+		wantErr(t, "Lease", err, context.DeadlineExceeded)
 	case <-time.After(limit):
 		t.Fatal("the reader still waits")
 	}
@@ -348,7 +350,7 @@ func testDeadBeforeBeat(t *testing.T, w *World) {
 }
 
 func testOwnClock(t *testing.T, w *World) {
-	b := w.open(t, nil, "clock")
+	b := w.open(nil, "clock")
 	if err := b.Ping(t.Context()); err != nil {
 		t.Fatalf("Ping: %v", err)
 	}

@@ -25,18 +25,15 @@ type Backend interface {
 	Age(t testing.TB, d time.Duration)
 }
 
-// Open opens one node on the data of t: nodes opened with the same t share their
-// data, no others do. A nil clock is the store's own. It closes the node when t
-// ends, and fails t if it cannot be opened.
-type Open func(t *testing.T, clock func() time.Time, node string) Backend
-
-// Run runs the suite.
+// Run runs the suite. open opens one node on the data of t: nodes opened with the
+// same t share their data, no others do. A nil clock is the store's own. It
+// closes the node when t ends, and fails t if it cannot be opened.
 func Run(t *testing.T, open func(t *testing.T, clock func() time.Time, node string) Backend) {
 	for _, group := range []map[string]func(*testing.T, *World){arrivals, owners, steps, deliveries, lists, users, nodes} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				test(t, NewWorld(t, open))
+				test(t, NewWorld(t, func(clock func() time.Time, node string) Backend { return open(t, clock, node) }))
 			})
 		}
 	}

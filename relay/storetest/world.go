@@ -44,13 +44,13 @@ func (c *Clock) Advance(d time.Duration) {
 // World is the data of one test, the nodes on it, and their clock.
 type World struct {
 	*Clock
-	t    *testing.T
-	open Open
+	t    testing.TB
+	open func(clock func() time.Time, node string) Backend
 	a    Backend
 }
 
-// NewWorld opens the first node, "a".
-func NewWorld(t *testing.T, open Open) *World {
+// NewWorld opens the first node, "a". open opens nodes on the data of t.
+func NewWorld(t testing.TB, open func(clock func() time.Time, node string) Backend) *World {
 	w := &World{Clock: &Clock{now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}, t: t, open: open}
 	w.a = w.Node("a")
 	return w
@@ -59,7 +59,7 @@ func NewWorld(t *testing.T, open Open) *World {
 // Node opens another node on the same data and clock.
 func (w *World) Node(name string) Backend {
 	w.t.Helper()
-	return w.open(w.t, w.Now, name)
+	return w.open(w.Now, name)
 }
 
 // Pass lets time pass for the nodes and for their data.
@@ -234,14 +234,14 @@ func randomBytes() []byte {
 	return b
 }
 
-func equal(t *testing.T, what string, got, want any) {
+func equal(t testing.TB, what string, got, want any) {
 	t.Helper()
 	if !reflect.DeepEqual(got, want) {
 		t.Fatalf("%s:\n got %+v\nwant %+v", what, got, want)
 	}
 }
 
-func wantErr(t *testing.T, what string, got, want error) {
+func wantErr(t testing.TB, what string, got, want error) {
 	t.Helper()
 	if !errors.Is(got, want) {
 		t.Fatalf("%s: error %v, want %v", what, got, want)

@@ -5,8 +5,9 @@
 // when the test ends. A missing binary fails the test: what was not tested
 // against Redis must not look as if it had been.
 //
-// Non-goals: Redis Sentinel, clusters of several nodes, and servers that outlive
-// the test.
+// Non-goals: Redis Sentinel, clusters of several nodes, servers that outlive the
+// test, and cleaning up after a test process that is killed or times out: its
+// servers stay.
 package redistest
 
 import (
