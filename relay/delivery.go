@@ -88,7 +88,7 @@ type Delivery struct {
 	ChallengeID string         `json:"c,omitempty"`
 	UserID      string         `json:"u,omitempty"`
 	CardID      string         `json:"ca,omitempty"`
-	Supersedes  string         `json:"su,omitempty"` // announce: the older challenge that this one replaces
+	Supersedes  []string       `json:"su,omitempty"` // announce: the pending challenges of the same card and reference
 	Status      DeliveryStatus `json:"st,omitempty"`
 	CreatedAt   time.Time      `json:"cr,omitzero"`
 	Next        time.Time      `json:"nx,omitzero"` // not before

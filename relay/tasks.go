@@ -90,19 +90,26 @@ func (w *Worker) announced(c Challenge, p plan, now time.Time) (Challenge, func(
 	}
 }
 
-// supersede withdraws the older of two challenges with one card and reference.
+// supersede leaves one of all challenges with one card and reference: the newest.
 func (w *Worker) supersede(ctx context.Context, d Delivery) error {
-	if d.Supersedes == "" {
-		return nil
+	for _, id := range d.Supersedes {
+		if err := w.replace(ctx, id, d.ChallengeID); err != nil {
+			return err
+		}
 	}
-	older, err := w.svc.store.Challenge(ctx, d.Supersedes)
+	return nil
+}
+
+// replace withdraws the older of two challenges.
+func (w *Worker) replace(ctx context.Context, olderID, newerID string) error {
+	older, err := w.svc.store.Challenge(ctx, olderID)
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("load the superseded challenge: %w", err)
 	}
-	newer, err := w.svc.store.Challenge(ctx, d.ChallengeID)
+	newer, err := w.svc.store.Challenge(ctx, newerID)
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}

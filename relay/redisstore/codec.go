@@ -129,7 +129,7 @@ func (s *Store) encodeEntry(d relay.Delivery, recorded bool) string {
 	case recorded:
 		return d.ID
 	case d.Kind == relay.KindAnnounce || d.Kind == relay.KindExpire || d.Kind == relay.KindEnded:
-		return strings.TrimSpace(string(d.Kind) + " " + d.ChallengeID + " " + d.Supersedes)
+		return strings.Join(append([]string{string(d.Kind), d.ChallengeID}, d.Supersedes...), " ")
 	}
 	return string(s.encodeDelivery(d))
 }
@@ -141,17 +141,13 @@ func (s *Store) decodeEntry(raw string) (d relay.Delivery, recorded bool, err er
 		return d, false, err
 	}
 	f := strings.Fields(raw)
-	switch {
-	case len(f) == 1:
+	switch len(f) {
+	case 0:
+		return d, false, errCorrupt
+	case 1:
 		return relay.Delivery{ID: raw}, true, nil
-	case len(f) == 2 || len(f) == 3:
-		d = relay.Delivery{Kind: relay.Kind(f[0]), ChallengeID: f[1]}
-		if len(f) == 3 {
-			d.Supersedes = f[2]
-		}
-		return d, false, nil
 	}
-	return d, false, errCorrupt
+	return relay.Delivery{Kind: relay.Kind(f[0]), ChallengeID: f[1], Supersedes: append([]string(nil), f[2:]...)}, false, nil
 }
 
 func (s *Store) encodeDevices(d relay.Devices) []byte {

@@ -210,6 +210,7 @@ func (s *Store) addSettled(b *batch, p int, l relay.Lease, st relay.Step) {
 	switch d.Status {
 	case relay.DeliveryPending:
 		s.addDue(b, p, *d, true)
+		s.keepEvent(b, p, *d, life)
 	case relay.DeliveryDead:
 		life = deadLife
 		now := s.Now()
@@ -218,18 +219,18 @@ func (s *Store) addSettled(b *batch, p int, l relay.Lease, st relay.Step) {
 		b.add("ZREMRANGEBYSCORE", dead, "-inf", ms(now.Add(-deadLife)))
 		b.add("ZREMRANGEBYRANK", dead, 0, -deadKept-1)
 		b.add("PEXPIRE", dead, deadLife.Milliseconds())
-		s.keepEvent(b, p, *d)
+		s.keepEvent(b, p, *d, life)
 	case relay.DeliveryParked:
 		life = deadLife
-		s.keepEvent(b, p, *d)
+		s.keepEvent(b, p, *d, life)
 	}
 	b.add("SET", s.keys.of(p, d.ID), s.encodeDelivery(*d), "PX", life.Milliseconds())
 }
 
 // keepEvent lets an event live as long as a delivery that may still need it.
-func (s *Store) keepEvent(b *batch, p int, d relay.Delivery) {
+func (s *Store) keepEvent(b *batch, p int, d relay.Delivery, life time.Duration) {
 	if d.Kind == relay.KindForward {
-		b.add("PEXPIRE", s.keys.of(p, d.EventID), deadLife.Milliseconds())
+		b.add("PEXPIRE", s.keys.of(p, d.EventID), life.Milliseconds(), "GT")
 	}
 }
 

@@ -59,14 +59,12 @@ if challenge ~= '' then
   if ARGV[12] ~= '' then
     local announce = 'announce ' .. challenge
     if ARGV[11] ~= '-' then
-      local older = ''
       for _, member in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
         local other, mark = string.match(member, '^(%S+) (%S+)$')
         if mark == ARGV[11] then
-          older = ' ' .. other
+          announce = announce .. ' ' .. other
         end
       end
-      announce = announce .. older
     end
     redis.call('ZADD', KEYS[4], ARGV[10], challenge .. ' ' .. ARGV[11])
     redis.call('PEXPIRE', KEYS[4], ARGV[9])
