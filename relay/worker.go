@@ -122,7 +122,9 @@ func (w *Worker) read(ctx context.Context, partition int) {
 		leases, err := w.queue.Lease(ctx, partition, open, wait)
 		if err != nil {
 			if ctx.Err() == nil {
-				w.log.Warn("cannot read what is owed; trying again", "partition", partition, "error", err)
+				// The heartbeat says at a louder level that the store is away, once for
+				// all loops.
+				w.log.Debug("cannot read what is owed; trying again", "partition", partition, "error", err)
 				rest(ctx, storeRetryRest)
 			}
 			continue
@@ -180,7 +182,7 @@ func (w *Worker) handle(ctx context.Context, l *lane, lease Lease) {
 // delivery while our heart beats. A lease lost to another node is no error. When
 // ctx ends the delivery stays leased and is taken over.
 func (w *Worker) persist(ctx context.Context, d Delivery, fn func() error) error {
-	for {
+	for first := true; ; first = false {
 		err := fn()
 		if err == nil || errors.Is(err, ErrLostLease) || !errors.Is(err, ErrUnavailable) {
 			if errors.Is(err, ErrLostLease) {
@@ -188,7 +190,11 @@ func (w *Worker) persist(ctx context.Context, d Delivery, fn func() error) error
 			}
 			return err
 		}
-		w.log.Warn("the store cannot settle a delivery; trying again", "kind", d.Kind, "delivery_id", d.ID, "challenge_id", d.ChallengeID, "error", err)
+		level := slog.LevelDebug
+		if first {
+			level = slog.LevelWarn
+		}
+		w.log.Log(ctx, level, "the store cannot settle a delivery; trying again", "kind", d.Kind, "delivery_id", d.ID, "challenge_id", d.ChallengeID, "error", err)
 		rest(ctx, storeRetryRest)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -305,7 +311,7 @@ func (w *Worker) move(ctx context.Context, partition int) {
 		switch {
 		case err != nil:
 			if ctx.Err() == nil {
-				w.log.Warn("cannot look for what is due; trying again", "partition", partition, "error", err)
+				w.log.Debug("cannot look for what is due; trying again", "partition", partition, "error", err)
 			}
 			wait = storeRetryRest
 		case !next.IsZero():
@@ -333,7 +339,7 @@ func (w *Worker) beat(ctx context.Context) {
 	for ctx.Err() == nil {
 		dead, err := w.queue.Beat(ctx)
 		if err != nil && ctx.Err() == nil {
-			w.log.Warn("cannot report to the other nodes; trying again", "error", err)
+			w.log.Warn("the store is away: nothing is sent until it is back", "error", err)
 		}
 		for _, node := range dead {
 			w.takeOver(ctx, node)

@@ -242,3 +242,23 @@ func TestRedisAway(t *testing.T) {
 		t.Fatalf("pushed %v", p.json)
 	}
 }
+
+// TestRedisAwayAtStart: the relay stays up, says that it is not ready, and goes
+// on trying.
+func TestRedisAwayAtStart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.redis.Kill()
+	c := w.startEarly()
+	if a := c.get("", c.admin+"/readyz"); a.status != http.StatusServiceUnavailable {
+		t.Fatalf("readyz: %d %s", a.status, a.raw)
+	}
+	if a := w.send(c, "CARD_3DS", purchase("c-1", "u1", "A-1")); a.status != http.StatusServiceUnavailable || a.text("code") != "store_unavailable" {
+		t.Fatalf("a webhook: %d %s", a.status, a.raw)
+	}
+	w.redis.Restart()
+	c.until("ready", func() bool { return c.get("", c.admin+"/readyz").status == http.StatusOK })
+	phone := w.device(c, "u1")
+	w.challenge(c, "CARD_3DS", purchase("c-1", "u1", "A-1"))
+	w.pushed(phone, 2)
+}

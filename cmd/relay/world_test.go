@@ -67,7 +67,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w := &world{
-		t: t, redis: redistest.Start(t), issuer: sim.NewIssuer("acme", []byte(merchantSecret), merchantID),
+		t: t, redis: redistest.Start(t, "--appendfsync", "always"), issuer: sim.NewIssuer("acme", []byte(merchantSecret), merchantID),
 		push: sim.NewPushService(public), downstream: sim.NewDownstream(webhookSecret), logs: &syncBuffer{},
 	}
 	serve := func(h http.Handler) string {
@@ -119,6 +119,14 @@ func (w *world) config() *configs.Config {
 // start runs one more relay on the world's Redis.
 func (w *world) start() *client {
 	w.t.Helper()
+	c := w.startEarly()
+	c.until("ready", func() bool { return c.get("", c.admin+"/readyz").status == http.StatusOK })
+	return c
+}
+
+// startEarly does not wait until it is ready.
+func (w *world) startEarly() *client {
+	w.t.Helper()
 	cfg := w.config()
 	n, err := startNode(w.t.Context(), cfg, slog.New(slog.NewJSONHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})), nil)
 	if err != nil {
@@ -129,9 +137,7 @@ func (w *world) start() *client {
 			w.t.Error(err)
 		}
 	})
-	c := &client{t: w.t, cfg: cfg, node: n, base: "http://" + n.Public, admin: "http://" + n.Admin}
-	c.until("ready", func() bool { return c.get("", c.admin+"/readyz").status == http.StatusOK })
-	return c
+	return &client{t: w.t, cfg: cfg, node: n, base: "http://" + n.Public, admin: "http://" + n.Admin}
 }
 
 // noSecretsInLogs looks through everything that was logged for what must never be.
