@@ -37,7 +37,7 @@ const (
 // bed is a whole relay in one process: the real handlers, service, worker and
 // store; only the outside parties are played.
 type bed struct {
-	t       *testing.T
+	t       testing.TB
 	server  *Server
 	service *relay.Service
 	store   *redisstore.Store
@@ -51,118 +51,13 @@ type bed struct {
 	ring    *crypto.Keyring
 }
 
-// clock is the real time plus what a test adds.
-type clock struct {
-	mu  sync.Mutex
-	add time.Duration
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return time.Now().Add(c.add)
-}
-
-func (c *clock) Advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.add += d
-}
-
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
-
-// pushed is the JSON that a browser would decrypt.
-type pushed struct {
-	To        push.Subscription
-	Challenge struct {
-		ID          string `json:"id"`
-		Status      string `json:"status"`
-		ActionToken string `json:"action_token"`
-	} `json:"challenge"`
-	Activation struct {
-		ID   string `json:"id"`
-		Code string `json:"code"`
-	} `json:"activation"`
-}
-
-type pusher chan pushed
-
-func (p pusher) Send(_ context.Context, s push.Subscription, m push.Message) push.Result {
-	msg := pushed{To: s}
-	if err := json.Unmarshal(m.Payload, &msg); err != nil {
-		return push.Result{Verdict: push.Fault, Err: err}
-	}
-	p <- msg
-	return push.Result{Verdict: push.Delivered, StatusCode: 201}
-}
-
-// issuer answers with what a test sets; the zero Outcome confirms.
-type issuer struct {
-	mu     sync.Mutex
-	answer relay.Outcome
-	hold   chan struct{} // if not nil, confirms wait for it
-	calls  []relay.IssuerCall
-}
-
-func (i *issuer) Confirm(ctx context.Context, c relay.IssuerCall) relay.Outcome {
-	i.mu.Lock()
-	i.calls = append(i.calls, c)
-	answer, hold := i.answer, i.hold
-	i.mu.Unlock()
-	if hold != nil {
-		select {
-		case <-hold:
-		case <-ctx.Done():
-		}
-	}
-	return answer
-}
-
-func (i *issuer) Lock(context.Context, relay.IssuerCall) relay.Outcome { return relay.Outcome{} }
-
-// downstream refuses for good while it is told to.
-type downstream struct {
-	mu     sync.Mutex
-	refuse bool
-	got    chan relay.Message
-}
-
-func (d *downstream) Forward(_ context.Context, _ string, m relay.Message) relay.Outcome {
-	d.mu.Lock()
-	refuse := d.refuse
-	d.mu.Unlock()
-	d.got <- m
-	if refuse {
-		return relay.Outcome{Verdict: relay.Faulty, Attempt: relay.Attempt{StatusCode: 400, Error: "the target answered 400", Response: "no"}}
-	}
-	return relay.Outcome{Attempt: relay.Attempt{StatusCode: 200}}
-}
-
-func (d *downstream) setRefuse(v bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.refuse = v
-}
+// patience bounds a wait that must not hang a test.
+const patience = 10 * time.Second
 
 var user12345 = relay.User{Merchant: "acme", ID: "12345"}
 
 // newBed starts a relay; change may alter its options.
-func newBed(t *testing.T, change ...func(*Options)) *bed {
+func newBed(t testing.TB, change ...func(*Options)) *bed {
 	t.Helper()
 	vault, err := crypto.NewVault(crypto.GenerateKey())
 	must(t, err)
@@ -186,6 +81,9 @@ func newBed(t *testing.T, change ...func(*Options)) *bed {
 	t.Cleanup(func() { cancel(); running.Wait() })
 	<-subscribed.Missed // from here on changes are seen
 	subscribed.Close()
+	// Lists show a card's challenges once the worker has noted whose it is, which
+	// is a moment after an event has taught it.
+	must(t, b.store.IndexCard(ctx, user12345, "67890"))
 
 	b.server = newServer(t, b.service, b.clock, log, change...)
 	b.public = httptest.NewServer(b.server.Public())
@@ -198,7 +96,7 @@ func newBed(t *testing.T, change ...func(*Options)) *bed {
 	return b
 }
 
-func newRing(t *testing.T, secret string) *crypto.Keyring {
+func newRing(t testing.TB, secret string) *crypto.Keyring {
 	t.Helper()
 	s, err := crypto.ParseSecret(secret, crypto.UTF8)
 	must(t, err)
@@ -226,7 +124,7 @@ func newService(store relay.Store, ring *crypto.Keyring, log *slog.Logger) *rela
 	}, store, log)
 }
 
-func newServer(t *testing.T, service *relay.Service, clock *clock, log *slog.Logger, change ...func(*Options)) *Server {
+func newServer(t testing.TB, service *relay.Service, clock *clock, log *slog.Logger, change ...func(*Options)) *Server {
 	t.Helper()
 	auth, err := NewAuth(t.Context(), JWTOptions{
 		Issuer: testIssuer, Audience: testAudience, UserClaim: "sub", MerchantClaim: "merchant", Leeway: 30 * time.Second, HS256Secret: Secret(testSecret),
@@ -250,7 +148,7 @@ func newServer(t *testing.T, service *relay.Service, clock *clock, log *slog.Log
 
 // answer is what came back.
 type answer struct {
-	t      *testing.T
+	t      testing.TB
 	Status int
 	Header http.Header
 	Body   []byte
@@ -274,7 +172,7 @@ func (b *bed) ops(method, path, body string) answer {
 	return send(b.t, b.admin, request{method: method, path: path, token: testAdmin, body: body}, false)
 }
 
-func send(t *testing.T, to *httptest.Server, r request, documented bool) answer {
+func send(t testing.TB, to *httptest.Server, r request, documented bool) answer {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), r.method, to.URL+r.path, strings.NewReader(r.body))
 	must(t, err)
@@ -354,7 +252,7 @@ func goodClaims(now time.Time, change ...jwt.MapClaims) jwt.MapClaims {
 	return claims
 }
 
-func sign(t *testing.T, method jwt.SigningMethod, key any, header map[string]any, claims jwt.Claims) string {
+func sign(t testing.TB, method jwt.SigningMethod, key any, header map[string]any, claims jwt.Claims) string {
 	t.Helper()
 	token := jwt.NewWithClaims(method, claims)
 	maps.Copy(token.Header, header)
@@ -408,14 +306,16 @@ func (b *bed) challenge(merchant, typ string, change map[string]any) string {
 	return "chl_" + strings.TrimPrefix(r.EventID, "evt_")
 }
 
-func (b *bed) get(path string) answer { return b.call(request{method: "GET", path: path, token: b.token()}) }
+func (b *bed) get(path string) answer {
+	return b.call(request{method: "GET", path: path, token: b.token()})
+}
 
 func (b *bed) post(path, body string) answer {
 	return b.call(request{method: "POST", path: path, token: b.token(), body: body})
 }
 
 // subscription is what a browser would send for an endpoint.
-func subscription(t *testing.T, endpoint string) map[string]any {
+func subscription(t testing.TB, endpoint string) map[string]any {
 	t.Helper()
 	key, err := ecdh.P256().GenerateKey(rand.Reader)
 	must(t, err)
@@ -427,7 +327,7 @@ func subscription(t *testing.T, endpoint string) map[string]any {
 	}
 }
 
-func asJSON(t *testing.T, v any) string {
+func asJSON(t testing.TB, v any) string {
 	t.Helper()
 	body, err := json.Marshal(v)
 	must(t, err)
@@ -437,7 +337,7 @@ func asJSON(t *testing.T, v any) string {
 // pushed waits for a push that fits.
 func (b *bed) pushed(fits func(pushed) bool) pushed {
 	b.t.Helper()
-	limit := time.NewTimer(10 * time.Second)
+	limit := time.NewTimer(patience)
 	defer limit.Stop()
 	for {
 		select {
@@ -466,7 +366,7 @@ func (b *bed) actionToken(challenge string) string {
 	return b.pushed(func(p pushed) bool { return p.Challenge.ID == challenge && p.Challenge.ActionToken != "" }).Challenge.ActionToken
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

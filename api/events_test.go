@@ -2,11 +2,12 @@ package api
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 
 // reader reads one stream of server-sent events.
 type reader struct {
-	t     *testing.T
+	t     testing.TB
 	resp  *http.Response
 	lines *bufio.Scanner
 }
@@ -27,7 +28,7 @@ func (b *bed) stream(token string) reader {
 	return openStream(b.t, b.public, token)
 }
 
-func openStream(t *testing.T, from *httptest.Server, token string) reader {
+func openStream(t testing.TB, from *httptest.Server, token string) reader {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), "GET", from.URL+"/v1/events", nil)
 	must(t, err)
@@ -209,12 +210,13 @@ func TestMissedChangesBringAFreshSnapshot(t *testing.T) {
 	b := newBed(t)
 	st := b.stream(b.token())
 	st.snapshot()
-	resync := b.service.Watch(user12345) // a second watcher, to know when it was told
-	defer resync.Close()
-	b.server.service.Run(closedContext(t, resync))
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	// Each new subscription to the store may have missed something before it.
+	running.Go(func() { b.service.Run(ctx) })
 	if got := st.snapshot(); len(got) != 0 {
 		t.Errorf("%v", got)
 	}
+	cancel()
+	running.Wait()
 }
-
-var _ net.Conn

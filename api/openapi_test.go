@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/pb33f/libopenapi"
 	validator "github.com/pb33f/libopenapi-validator"
@@ -87,7 +86,7 @@ var seen answered
 
 // checkDocumented holds an answer against the document: its status, required
 // headers, media type and body.
-func checkDocumented(t *testing.T, req *http.Request, resp *http.Response, body []byte) {
+func checkDocumented(t testing.TB, req *http.Request, resp *http.Response, body []byte) {
 	t.Helper()
 	c, err := theContract()
 	must(t, err)
@@ -208,14 +207,14 @@ func runThroughEverything(t *testing.T) {
 	good(call("POST", "/v1/challenges/"+withCode+"/done", ""), 200)
 	good(call("GET", "/v1/challenges?status=all&limit=2", ""), 200)
 
-	b.issuer.hold = make(chan struct{})
+	release := b.issuer.holdBack()
 	slowly := map[string]string{"approve": b.challenge("acme", "CARD_3DS", nil), "reject": b.challenge("acme", "CARD_3DS", nil)}
 	var waiting sync.WaitGroup
 	for action, id := range slowly {
 		waiting.Go(func() { b.call(call("POST", "/v1/challenges/"+id+"/"+action, "")).status(202) })
 	}
 	waiting.Wait()
-	close(b.issuer.hold)
+	release()
 
 	sub := subscription(t, "https://fcm.googleapis.com/fcm/send/everything")
 	registered := decodeAs[subscriptionView](good(call("POST", "/v1/push/subscriptions", asJSON(t, sub)), 201))
@@ -315,7 +314,7 @@ func signedInCalls() []request {
 }
 
 // checkRequest holds a request that is meant to be good against the document.
-func checkRequest(t *testing.T, b *bed, r request) {
+func checkRequest(t testing.TB, b *bed, r request) {
 	t.Helper()
 	c, err := theContract()
 	must(t, err)
@@ -332,6 +331,3 @@ func checkRequest(t *testing.T, b *bed, r request) {
 		}
 	}
 }
-
-// within bounds a wait that must not hang a test.
-const patience = 10 * time.Second

@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"approvalrelay/crypto"
 )
 
 var testLives = Lifetimes{
@@ -202,10 +200,7 @@ func TestExpiry(t *testing.T) {
 
 func TestCardIDIsNeverACardNumber(t *testing.T) {
 	t.Parallel()
-	root, err := crypto.NewRoot(crypto.GenerateKey())
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := testRoot(t)
 	const pan = "4111111111111111"
 	token := cardID(root, "acme", pan)
 	if !strings.HasPrefix(token, "pan_") || strings.Contains(token, "1111") {

@@ -39,6 +39,7 @@ type harness struct {
 	ctx   context.Context
 	clock *clock
 	store *watchedStore
+	logs  *logBuffer
 	ring  *crypto.Keyring
 
 	pusher     *pusher
@@ -63,14 +64,19 @@ func newHarness(t *testing.T, change func(*relay.Options)) *harness {
 		change(&o)
 	}
 	logs := &logBuffer{}
-	log := slog.New(slog.NewJSONHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	h := &harness{t: t, clock: &clock{now: start}, ring: ring, pusher: &pusher{}, issuer: &issuer{}, downstream: &downstream{}}
+	withoutTime := func(_ []string, a slog.Attr) slog.Attr { // whose fraction may look like a code
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}
+	log := slog.New(slog.NewJSONHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: withoutTime}))
+	h := &harness{t: t, ctx: t.Context(), logs: logs, clock: &clock{now: start}, ring: ring, pusher: &pusher{}, issuer: &issuer{}, downstream: &downstream{}}
 	h.store = openStore(t, h.clock, log)
 	h.Service = relay.New(o, h.store, log)
 	w := relay.NewWorker(h.Service, h.store, relay.Outside{Pusher: h.pusher, Issuer: h.issuer, Downstream: h.downstream}, log)
 
 	ctx, cancel := context.WithCancel(context.Background())
-	h.ctx = ctx
 	var running sync.WaitGroup
 	running.Go(func() { h.Run(ctx) })
 	running.Go(func() { w.Run(ctx, time.Second) })
@@ -129,7 +135,7 @@ func openStore(t *testing.T, c *clock, log *slog.Logger) *watchedStore {
 			t.Error(err)
 		}
 	})
-	w := &watchedStore{Store: s, held: map[string]relay.Lease{}, dues: make([]int, partitions), reads: make([]int, partitions)}
+	w := &watchedStore{Store: s, held: map[string]relay.Lease{}, settled: map[relay.Kind]int{}, stored: map[string]relay.Status{}, dues: make([]int, partitions), reads: make([]int, partitions)}
 	w.changed.L = &w.mu
 	return w
 }
@@ -182,18 +188,23 @@ func (h *harness) send(merchant, typ string, body map[string]any) (relay.Receipt
 	return h.Receive(h.ctx, relay.Webhook{Merchant: merchant, Type: typ, Payload: sealed, HMAC: mac, Raw: []byte(`{"raw":"` + sealed + `"}`)})
 }
 
-// receive is send for what must be taken; it returns the id of its challenge.
-func (h *harness) receive(typ string, body map[string]any) string {
+// accepted is send for what must be taken; it returns the id of its challenge.
+func (h *harness) accepted(typ string, body map[string]any) string {
 	h.t.Helper()
 	r, err := h.send("acme", typ, body)
 	if err != nil || r.Status != relay.Accepted {
 		h.t.Fatalf("receive %s: %+v, %v", typ, r, err)
 	}
-	h.quiet()
-	return challengeOf(r)
+	return strings.Replace(r.EventID, "evt_", "chl_", 1)
 }
 
-func challengeOf(r relay.Receipt) string { return strings.Replace(r.EventID, "evt_", "chl_", 1) }
+// receive is accepted, and lets everything happen because of it.
+func (h *harness) receive(typ string, body map[string]any) string {
+	h.t.Helper()
+	id := h.accepted(typ, body)
+	h.quiet()
+	return id
+}
 
 // challenge is as the store has it.
 func (h *harness) challenge(id string) relay.Challenge {
@@ -226,6 +237,20 @@ func (h *harness) listed(u relay.User, all bool) []string {
 		ids = append(ids, c.ID)
 	}
 	return ids
+}
+
+// within receives, and fails the test if that takes too long.
+func within[T any](t *testing.T, ch <-chan T) T {
+	t.Helper()
+	timer := time.NewTimer(20 * time.Second)
+	defer timer.Stop()
+	select {
+	case v := <-ch:
+		return v
+	case <-timer.C:
+		t.Fatal("nothing comes")
+		panic("unreachable")
+	}
 }
 
 func approve() relay.Decision { return relay.Decision{Action: relay.Approve} }
@@ -285,14 +310,28 @@ func (c *clock) Advance(d time.Duration) {
 
 // logBuffer collects log lines.
 type logBuffer struct {
-	mu  sync.Mutex
-	out bytes.Buffer
+	mu   sync.Mutex
+	out  bytes.Buffer
+	text string        // waited for
+	seen chan struct{} // closed when text is there
 }
 
 func (b *logBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.text != "" && bytes.Contains(p, []byte(b.text)) {
+		close(b.seen)
+		b.text = ""
+	}
 	return b.out.Write(p)
+}
+
+// next is closed when the next line that holds a text is logged.
+func (b *logBuffer) next(text string) <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.text, b.seen = text, make(chan struct{})
+	return b.seen
 }
 
 func (b *logBuffer) String() string {

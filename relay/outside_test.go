@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -13,7 +12,6 @@ import (
 
 	"approvalrelay/push"
 	"approvalrelay/relay"
-	"approvalrelay/relay/redisstore"
 )
 
 // journal is what an outside party got, in order, and how it answers.
@@ -133,7 +131,9 @@ type forwarded struct {
 	Attempt                                         int
 }
 
-type downstream struct{ journal[forwarded, relay.Outcome] }
+type downstream struct {
+	journal[forwarded, relay.Outcome]
+}
 
 func (d *downstream) Forward(_ context.Context, target string, m relay.Message) relay.Outcome {
 	return d.take(forwarded{target, m.EventID, m.Type, m.Merchant, string(m.Data), string(m.Envelope), m.Attempt},
@@ -165,135 +165,4 @@ func refused(t *testing.T, err error, want relay.Code) {
 	if r, ok := errors.AsType[*relay.Refusal](err); !ok || r.Code != want {
 		t.Errorf("error %v, want it refused as %s", err, want)
 	}
-}
-
-// watchedStore is the store, and tells when the worker has come to rest.
-type watchedStore struct {
-	*redisstore.Store
-	mu      sync.Mutex
-	changed sync.Cond
-	held    map[string]relay.Lease // handed out, and not settled
-	handed  int                    // leases ever handed out
-	dues    []int                  // per partition: looks for what is due
-	reads   []int                  // per partition: reads that found nothing
-	hold    func(relay.Lease) bool // nil, or which leases are kept aside for as long as it is set
-	aside   []relay.Lease
-}
-
-// A rested worker looks often, so that tests need not wait.
-const (
-	readWait = 15 * time.Millisecond
-	dueWait  = 3 * time.Millisecond
-)
-
-func key(l relay.Lease) string { return fmt.Sprint(l.Partition, l.Delivery.Lane(), l.Entry) }
-
-func (s *watchedStore) Lease(ctx context.Context, p int, lanes []relay.Lane, wait time.Duration) ([]relay.Lease, error) {
-	leases, err := s.Store.Lease(ctx, p, lanes, min(wait, readWait))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.hold == nil {
-		leases, s.aside = append(leases, s.aside...), nil
-	}
-	leases = slices.DeleteFunc(leases, func(l relay.Lease) bool {
-		if s.hold == nil || !s.hold(l) {
-			return false
-		}
-		s.aside = append(s.aside, l)
-		return true
-	})
-	for _, l := range leases {
-		s.held[key(l)] = l
-		s.handed++
-	}
-	if len(leases) == 0 && err == nil {
-		s.reads[p]++
-	}
-	s.changed.Broadcast()
-	return leases, err
-}
-
-// holding keeps leases of a kind aside until release hands them out.
-func (s *watchedStore) holding(k relay.Kind) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.hold = func(l relay.Lease) bool { return l.Delivery.Kind == k }
-}
-
-func (s *watchedStore) release() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for s.hold = nil; len(s.aside) > 0; {
-		s.changed.Wait()
-	}
-}
-
-func (s *watchedStore) Due(ctx context.Context, p int) (time.Time, error) {
-	if _, err := s.Store.Due(ctx, p); err != nil {
-		return time.Time{}, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.dues[p]++
-	s.changed.Broadcast()
-	return s.Now().Add(dueWait), nil
-}
-
-func (s *watchedStore) Commit(ctx context.Context, st relay.Step) error {
-	err := s.Store.Commit(ctx, st)
-	if st.Settle != nil && (err == nil || err == relay.ErrLostLease) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.held, key(*st.Settle))
-		s.changed.Broadcast()
-	}
-	return err
-}
-
-// quiet waits until no lease is held and, after a look for what is due, every
-// partition was read without finding anything. It returns what is stuck.
-func (s *watchedStore) quiet() (stuck string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	late := false
-	timer := time.AfterFunc(20*time.Second, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		late = true
-		s.changed.Broadcast()
-	})
-	defer timer.Stop()
-	for !late {
-		handed := s.handed
-		rested := func() bool { return len(s.held) == 0 && s.handed == handed }
-		// The first look may have begun before; of the reads, another may have
-		// made a lane's group instead of reading it.
-		due := slices.Clone(s.dues)
-		for !late && rested() && !beyond(s.dues, due, 2) {
-			s.changed.Wait()
-		}
-		read := slices.Clone(s.reads)
-		for !late && rested() && !beyond(s.reads, read, 3) {
-			s.changed.Wait()
-		}
-		if rested() && !late {
-			return ""
-		}
-		for !late && len(s.held) > 0 {
-			s.changed.Wait()
-		}
-	}
-	for _, l := range s.held {
-		stuck += fmt.Sprintf("%s %s is held; ", l.Delivery.Kind, l.Delivery.ID)
-	}
-	return stuck + fmt.Sprintf("looks %v, reads %v", s.dues, s.reads)
-}
-
-func beyond(now, then []int, by int) bool {
-	for i := range now {
-		if now[i] < then[i]+by {
-			return false
-		}
-	}
-	return true
 }

@@ -166,6 +166,7 @@ func TestUnassignedIsAdopted(t *testing.T) {
 	h.pass(10 * time.Second)
 	h.receive("CARD_ASSIGN_RESULT", payload("card_id", "c-1", "user_id", "anna", "status", "SUCCESS", "occur_time", start.UnixMilli()))
 	h.wantPushes(map[int]int{1: 1})
+	h.wantOwn(id, "created", "unreachable") // nothing of it again
 	if m := h.pusher.all()[0]; m.Challenge.ID != id || m.TTL != 290*time.Second {
 		t.Errorf("pushed %+v with TTL %v", m.Challenge, m.TTL)
 	}
@@ -195,6 +196,21 @@ func TestAdoptedBeforeItIsAnnounced(t *testing.T) {
 	h.store.release()
 	h.quiet()
 	h.wantPushes(map[int]int{1: 1})
+}
+
+// The same, while the step that announces it is under way.
+func TestAdoptedWhileItIsAnnounced(t *testing.T) {
+	h := newHarness(t, nil)
+	h.device(anna, 1)
+	planned, proceed := h.store.first(relay.KindAnnounce)
+	id := h.accepted("CARD_3DS", purchase("c-1", "user_id", nil))
+	within(t, planned)
+	h.accepted("CARD_ASSIGN_RESULT", payload("card_id", "c-1", "user_id", "anna", "status", "SUCCESS"))
+	h.store.awaitSettled(t, relay.KindLearn, 1)
+	proceed()
+	h.quiet()
+	h.wantPushes(map[int]int{1: 1})
+	h.wantOwn(id, "created")
 }
 
 func TestOperatorsOwnerWins(t *testing.T) {

@@ -282,7 +282,7 @@ func (w *Worker) settled(partition int, d Delivery) {
 		last := d.Attempts[n-1]
 		w.svc.count.deliveries.WithLabelValues(string(d.Kind), string(d.Status)).Inc()
 		w.svc.count.attempts.WithLabelValues(string(d.Kind)).Observe(last.Latency.Seconds())
-		attrs = append(attrs, slog.Int("status_code", last.StatusCode), slog.Duration("latency", last.Latency))
+		attrs = append(attrs, slog.Int("status_code", last.StatusCode), slog.Float64("latency_ms", float64(last.Latency.Microseconds())/1000))
 		if last.Error != "" {
 			attrs = append(attrs, slog.String("error", last.Error))
 		}

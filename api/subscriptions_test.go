@@ -1,0 +1,106 @@
+package api
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+const endpoint = "https://fcm.googleapis.com/fcm/send/very-secret-path"
+
+func TestSubscriptionLife(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	if got := string(b.call(request{method: "GET", path: "/v1/push/key"}).status(200).Body); got != `{"public_key":"`+testVAPID+`"}` {
+		t.Errorf("%s", got)
+	}
+	sub := subscription(t, endpoint)
+	sub["label"], sub["future"] = "My phone 📱", true
+	created := b.post("/v1/push/subscriptions", asJSON(t, sub)).status(201)
+	v := decodeAs[subscriptionView](created)
+	if v.Status != "pending" || *v.Label != "My phone 📱" || v.Host != "fcm.googleapis.com" || v.CreatedAt.IsZero() {
+		t.Errorf("%s", created.Body)
+	}
+	again := decodeAs[subscriptionView](b.post("/v1/push/subscriptions", asJSON(t, sub)).status(200))
+	if again.ID != v.ID {
+		t.Errorf("the same endpoint got %s and %s", v.ID, again.ID)
+	}
+	path := "/v1/push/subscriptions/" + v.ID
+	code := b.pushed(func(p pushed) bool { return p.Activation.ID == v.ID }).Activation.Code
+	b.post(path+"/activate", `{"code":"WRONG"}`).problem(409, "wrong_code")
+	stranger := b.token(jwt.MapClaims{"sub": "666"})
+	b.call(request{method: "POST", path: path + "/activate", token: stranger, body: asJSON(t, map[string]string{"code": code})}).problem(404, "not_found")
+	b.call(request{method: "DELETE", path: path, token: stranger}).problem(404, "not_found")
+	b.call(request{method: "POST", path: path + "/test", token: stranger}).problem(404, "not_found")
+	if a := b.post(path+"/activate", asJSON(t, map[string]string{"code": code})).status(204); len(a.Body) != 0 {
+		t.Errorf("%s", a.Body)
+	}
+	l := decodeAs[list[subscriptionView]](b.get("/v1/push/subscriptions").status(200))
+	if len(l.Data) != 1 || l.Data[0].Status != "active" || l.Next != nil {
+		t.Errorf("%+v", l)
+	}
+	if got := string(b.post(path+"/test", "").status(202).Body); got != `{"status":"accepted"}` {
+		t.Errorf("%s", got)
+	}
+	b.pushed(func(p pushed) bool { return p.To.Endpoint == endpoint && p.Activation.ID == "" })
+	b.call(request{method: "DELETE", path: path, token: b.token()}).status(204)
+	b.call(request{method: "DELETE", path: path, token: b.token()}).problem(404, "not_found")
+	if got := string(b.get("/v1/push/subscriptions").Body); got != `{"data":[],"next_cursor":null}` {
+		t.Errorf("%s", got)
+	}
+	for _, text := range []string{b.log.String(), string(created.Body)} {
+		if strings.Contains(text, "very-secret-path") || strings.Contains(text, code) {
+			t.Error("an endpoint or a code has leaked")
+		}
+	}
+}
+
+func TestFiveWrongCodes(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	v := decodeAs[subscriptionView](b.post("/v1/push/subscriptions", asJSON(t, subscription(t, endpoint))).status(201))
+	for range 5 {
+		b.post("/v1/push/subscriptions/"+v.ID+"/activate", `{"code":"WRONG"}`).problem(409, "wrong_code")
+	}
+	b.post("/v1/push/subscriptions/"+v.ID+"/activate", `{"code":"WRONG"}`).problem(404, "not_found")
+}
+
+func TestBadSubscriptions(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	for _, c := range []struct {
+		field  string
+		change func(map[string]any)
+	}{
+		{"endpoint", func(s map[string]any) { delete(s, "endpoint") }},
+		{"endpoint", func(s map[string]any) { s["endpoint"] = 1 }},
+		{"endpoint", func(s map[string]any) { s["endpoint"] = "http://fcm.googleapis.com/x" }},
+		{"endpoint", func(s map[string]any) { s["endpoint"] = "https://169.254.169.254/fcm.googleapis.com" }},
+		{"keys.p256dh", func(s map[string]any) { delete(s, "keys") }},
+		{"keys.p256dh", func(s map[string]any) { s["keys"].(map[string]any)["p256dh"] = "AAAA" }},
+		{"keys.p256dh", func(s map[string]any) { s["keys"].(map[string]any)["p256dh"] = []int{1} }},
+		{"keys.auth", func(s map[string]any) { s["keys"].(map[string]any)["auth"] = "" }},
+		{"keys", func(s map[string]any) { s["keys"] = "x" }},
+		{"label", func(s map[string]any) { s["label"] = strings.Repeat("é", 101) }},
+		{"label", func(s map[string]any) { s["label"] = "a\nb" }},
+		{"label", func(s map[string]any) { s["label"] = "a\u202eb" }},
+		{"label", func(s map[string]any) { s["label"] = 1 }},
+	} {
+		s := subscription(t, endpoint)
+		c.change(s)
+		a := b.post("/v1/push/subscriptions", asJSON(t, s)).problem(400, "invalid_request")
+		if p := decodeAs[problem](a); p.Field != c.field {
+			t.Errorf("%s, want the field %s", a.Body, c.field)
+		}
+	}
+	s := subscription(t, endpoint)
+	s["label"] = strings.Repeat("é", 100)
+	b.post("/v1/push/subscriptions", asJSON(t, s)).status(201)
+	for body, field := range map[string]string{`{}`: "code", ``: "code", `{"code":1}`: "code", `{"code":"A","x":1}`: "x"} {
+		a := b.post("/v1/push/subscriptions/sub_x/activate", body).problem(400, "invalid_request")
+		if p := decodeAs[problem](a); p.Field != field {
+			t.Errorf("%s: %s", body, a.Body)
+		}
+	}
+}
