@@ -394,6 +394,24 @@ func TestAnswerAfterExpiry(t *testing.T) {
 	}
 }
 
+// An issuer that takes its time: the answer is "confirming", and the outcome
+// comes later.
+func TestSlowIssuer(t *testing.T) {
+	h := newHarness(t, nil)
+	answer := make(chan struct{})
+	h.issuer.will(func(asked) relay.Outcome {
+		<-answer
+		return relay.Outcome{Attempt: relay.Attempt{StatusCode: 200}}
+	})
+	id := h.receive("CARD_3DS", purchase("c-1"))
+	if c, err := h.Decide(h.ctx, anna, id, approve()); err != nil || c.Status != relay.Confirming || c.Failure != nil {
+		t.Errorf("approve: %s, %v", c.Status, err)
+	}
+	close(answer)
+	h.quiet()
+	h.wantStatus(id, relay.Approved)
+}
+
 func TestWithoutIssuerAPI(t *testing.T) {
 	h := newHarness(t, nil)
 	for action, want := range map[relay.Action]relay.Status{relay.Approve: relay.Approved, relay.Reject: relay.Rejected} {

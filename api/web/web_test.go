@@ -92,6 +92,7 @@ func TestStatusAndMediaType(t *testing.T) {
 		{"GET", "/app/sw.js", 200, "text/javascript; charset=utf-8"},
 		{"GET", "/app/store/session.js", 200, "text/javascript; charset=utf-8"},
 		{"GET", "/app/style.css", 200, "text/css; charset=utf-8"},
+		{"GET", "/app/theme.css", 200, "text/css; charset=utf-8"},
 		{"GET", "/app/icon.svg", 200, "image/svg+xml"},
 		{"GET", "/app/manifest.webmanifest", 200, "application/manifest+json"},
 		{"HEAD", "/app/", 200, "text/html; charset=utf-8"},

@@ -272,7 +272,8 @@ func (p *demoPanel) mount(admin http.Handler) http.Handler {
 	asset("/demo/{$}", "text/html; charset=utf-8", demoFile("index.html"))
 	asset("/demo/demo.js", "text/javascript; charset=utf-8", demoFile("demo.js"))
 	asset("/demo/demo.css", "text/css; charset=utf-8", demoFile("demo.css"))
-	asset("/demo/icon.svg", "image/svg+xml", appIcon())
+	asset("/demo/theme.css", "text/css; charset=utf-8", appFile("theme.css"))
+	asset("/demo/icon.svg", "image/svg+xml", appFile("icon.svg"))
 	mux.HandleFunc("GET /demo/state", func(w http.ResponseWriter, _ *http.Request) { writeState(w, p.state()) })
 	mux.HandleFunc("POST /demo/send/{event}", p.serveSend)
 	mux.HandleFunc("POST /demo/timer/{state}", p.serveTimer)
@@ -294,9 +295,9 @@ func demoFile(name string) []byte {
 	return body
 }
 
-// appIcon is the cardholder app's: the panel has none of its own.
-func appIcon() []byte {
-	body, err := fs.ReadFile(web.App(), "icon.svg")
+// appFile is one of the cardholder app: the panel looks like it.
+func appFile(name string) []byte {
+	body, err := fs.ReadFile(web.App(), name)
 	if err != nil {
 		panic(fmt.Sprintf("demo: %v", err)) // only if the app's icon is renamed
 	}
