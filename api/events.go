@@ -58,16 +58,11 @@ func (s *Server) events(c *gin.Context, id identity) error {
 	if err != nil {
 		return err
 	}
-	rc := http.NewResponseController(c.Writer)
-	// The server's read timeout would end the request's context in mid-stream.
-	if err := rc.SetReadDeadline(time.Time{}); err != nil {
-		return fmt.Errorf("prepare the event stream: %w", err)
-	}
 	h := c.Writer.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
 	h.Set("Connection", "close")     // its write deadline must not outlive the stream
-	st := stream{c.Writer, rc}
+	st := stream{c.Writer, http.NewResponseController(c.Writer)}
 	c.Status(http.StatusOK)
 	if err := st.event("snapshot", first); err != nil {
 		return nil // the client is gone, as in all that follows

@@ -152,6 +152,10 @@ func TestStreamEndsWithBye(t *testing.T) {
 		id := b.challenge("acme", "CARD_3DS", nil)
 		st := b.stream(b.token())
 		st.snapshot()
+		// One that is not the user's, or no more, is passed over.
+		if err := b.server.sendChange(t.Context(), stream{}, relay.User{Merchant: "acme", ID: "666"}, id); err != nil {
+			t.Errorf("%v", err)
+		}
 		must(t, b.store.Close())
 		// A change that can no longer be read.
 		if err := b.server.sendChange(t.Context(), stream{}, user12345, id); err != errStreamStore {

@@ -145,8 +145,8 @@ func TestWebhookTooLarge(t *testing.T) {
 	resp, err := b.public.Client().Do(req)
 	must(t, err)
 	defer resp.Body.Close()
-	if resp.StatusCode != 413 {
-		t.Errorf("status %d", resp.StatusCode)
+	if resp.StatusCode != 413 || !resp.Close {
+		t.Errorf("status %d, closed %t", resp.StatusCode, resp.Close)
 	}
 }
 
@@ -164,6 +164,10 @@ func TestWebhookRateLimit(t *testing.T) {
 	b.webhook("acme", b.envelope("X", payload(nil))).status(200)
 	b.webhook("other", b.envelope("X", payload(nil))).status(200)
 }
+
+// answerBy is the two seconds that the issuer is promised, and one for a machine
+// that runs all tests at once.
+const answerBy = 3 * time.Second
 
 // TestStoreAway: the issuer is told within two seconds, whichever way Redis is away.
 func TestStoreAway(t *testing.T) {
@@ -188,7 +192,7 @@ func TestStoreAway(t *testing.T) {
 			defer b.public.Close()
 			start := time.Now()
 			a := b.webhook("acme", b.envelope("X", payload(nil))).problem(503, "store_unavailable")
-			if took := time.Since(start); took > 2*time.Second {
+			if took := time.Since(start); took > answerBy {
 				t.Errorf("took %s", took)
 			}
 			if a.Header.Get("Retry-After") != "5" {
@@ -206,7 +210,11 @@ func TestReceivingIsBounded(t *testing.T) {
 	for range maxReceiving {
 		b.server.receiving <- struct{}{}
 	}
+	start := time.Now()
 	b.webhook("acme", b.envelope("X", payload(nil))).problem(503, "store_unavailable")
+	if took := time.Since(start); took > answerBy {
+		t.Errorf("took %s", took)
+	}
 	<-b.server.receiving
 	b.webhook("acme", b.envelope("X", payload(nil))).status(200)
 }

@@ -127,7 +127,7 @@ type Challenge struct {
 	Note     string    `json:"no,omitempty"` // why it was cancelled
 
 	PushesOwed   int  `json:"po,omitempty"` // devices that the announcement was owed to
-	PushesFailed int  `json:"pf,omitempty"` // of these, given up
+	PushesFailed int  `json:"pf,omitempty"` // of these, whose first attempt failed
 	Announced    bool `json:"an,omitempty"`
 
 	// Secret is sealed in the store and dropped by the step that ends the

@@ -65,10 +65,11 @@ func (w *Worker) forget(ctx context.Context, u User, id string) error {
 	return err
 }
 
-// pushEnded settles a push. The last announcement of a challenge to fail says
-// that it reached nobody.
+// pushEnded settles a push. A device whose first attempt failed counts as not
+// reached, although it is tried again: when that is so for all of them the team
+// must hear it while there is time to send a message by other means.
 func (w *Worker) pushEnded(ctx context.Context, lease Lease, d Delivery) error {
-	if d.Status != DeliveryDead || d.Notice != NoticeAnnounce {
+	if d.Status == DeliveryDelivered || d.Notice != NoticeAnnounce || lease.Delivery.Tries > 0 {
 		return w.settle(ctx, lease, d, Step{})
 	}
 	return w.swapRecord(ctx, lease, d, func(c Challenge, now time.Time) (Challenge, func(*Step)) {

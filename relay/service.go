@@ -136,9 +136,9 @@ func (s *Service) Receive(ctx context.Context, w Webhook) (Receipt, error) {
 	if err != nil {
 		return Receipt{}, fmt.Errorf("store the event: %w", err)
 	}
-	if got.Learnt && a.Challenge != nil {
-		// KindLearn does it, and surely. Done here as well, the challenge is in its
-		// owner's list when the issuer has its answer, not some moments later.
+	if got.Learnt {
+		// KindLearn does it, and surely. Done here as well, the card's challenges are
+		// in their owner's list when the issuer has its answer, not moments later.
 		if err := s.store.IndexCard(ctx, User{Merchant: m.Name, ID: got.UserID}, a.Event.CardID); err != nil {
 			s.log.Warn("a new card is not in its owner's list yet", "event_id", got.EventID, "error", err)
 		}

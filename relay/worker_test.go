@@ -106,6 +106,7 @@ func TestPushIsTriedAgain(t *testing.T) {
 		return push.Result{Verdict: push.Retry, StatusCode: 429, RetryAfter: 20 * time.Second}
 	})
 	id := h.receive("CARD_3DS", purchase("c-1"))
+	h.wantOwn(id, "created", "unreachable") // at once, while there is time for other means
 	h.pass(19 * time.Second)
 	h.wantPushes(map[int]int{1: 1})
 	h.pass(2 * time.Second)
@@ -113,6 +114,7 @@ func TestPushIsTriedAgain(t *testing.T) {
 	if second := h.pusher.all()[1]; second.TTL != 279*time.Second || second.Topic != push.Topic(id) {
 		t.Errorf("the second try has TTL %v, topic %q", second.TTL, second.Topic)
 	}
+	h.wantOwn(id, "created", "unreachable") // and once
 	// Once it has ended it is not announced any more.
 	if _, err := h.Decide(h.ctx, anna, id, reject("")); err != nil {
 		t.Fatal(err)

@@ -262,3 +262,29 @@ func TestRedisAwayAtStart(t *testing.T) {
 	w.challenge(c, "CARD_3DS", purchase("c-1", "u1", "A-1"))
 	w.pushed(phone, 2)
 }
+
+// TestRedisHangs: a Redis that is there but does not answer is told within 2 s,
+// too, and what waited goes on when it does.
+func TestRedisHangs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.start()
+	phone := w.device(c, "u1")
+	w.redis.Stop()
+	start := time.Now()
+	a := w.send(c, "CARD_3DS", purchase("c-1", "u1", "A-1"))
+	if took := time.Since(start); a.status != http.StatusServiceUnavailable || took > 2*time.Second {
+		t.Errorf("while Redis hangs: %d %s after %v", a.status, a.raw, took)
+	}
+	w.redis.Cont()
+	c.until("ready", func() bool { return c.get("", c.admin+"/readyz").status == http.StatusOK })
+	id := w.challenge(c, "CARD_3DS", purchase("c-2", "u1", "A-2"))
+	c.until("the push", func() bool {
+		for _, n := range phone.Notifications() {
+			if (answer{json: n.Payload}).text("challenge", "id") == id {
+				return true
+			}
+		}
+		return false
+	})
+}
