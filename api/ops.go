@@ -214,47 +214,22 @@ func (s *Server) cancel(c *gin.Context) error {
 	return nil
 }
 
-// attemptView is one try of a delivery.
-type attemptView struct {
-	At         time.Time `json:"at"`
-	StatusCode *int      `json:"status_code"`
-	LatencyMS  int64     `json:"latency_ms"`
-	Error      *string   `json:"error"`
-	Response   *string   `json:"response"`
+func (s *Server) event(c *gin.Context) error {
+	ev, err := s.service.EventRecord(c.Request.Context(), c.Param("id"))
+	if err != nil {
+		return err
+	}
+	c.JSON(http.StatusOK, ev)
+	return nil
 }
 
-// deliveryView is a delivery with its tries.
-type deliveryView struct {
-	ID          string               `json:"id"`
-	Kind        relay.Kind           `json:"kind"`
-	Target      *string              `json:"target"`
-	EventID     *string              `json:"event_id"`
-	ChallengeID *string              `json:"challenge_id"`
-	Status      relay.DeliveryStatus `json:"status"`
-	NextAttempt *time.Time           `json:"next_attempt_at"`
-	Attempts    []attemptView        `json:"attempts"`
-}
-
-func viewDelivery(d relay.Delivery) deliveryView {
-	v := deliveryView{ID: d.ID, Kind: d.Kind, Target: optional(d.Target), EventID: optional(d.EventID),
-		ChallengeID: optional(d.ChallengeID), Status: d.Status, Attempts: make([]attemptView, 0, len(d.Attempts))}
-	if d.Status == relay.DeliveryPending && !d.Next.IsZero() {
-		next := d.Next.UTC()
-		v.NextAttempt = &next
+func (s *Server) replayEvent(c *gin.Context) error {
+	r, err := s.service.ReplayEvent(c.Request.Context(), c.Param("id"))
+	if err != nil {
+		return err
 	}
-	for _, a := range d.Attempts {
-		v.Attempts = append(v.Attempts, attemptView{a.At.UTC(), optional(a.StatusCode), a.Latency.Milliseconds(), optional(a.Error), optional(a.Response)})
-	}
-	return v
-}
-
-// optional shows the zero value as null.
-func optional[T comparable](v T) *T {
-	var zero T
-	if v == zero {
-		return nil
-	}
-	return &v
+	c.JSON(http.StatusOK, receipt{r.Status, r.EventID})
+	return nil
 }
 
 func (s *Server) delivery(c *gin.Context) error {
@@ -262,7 +237,7 @@ func (s *Server) delivery(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	c.JSON(http.StatusOK, viewDelivery(d))
+	c.JSON(http.StatusOK, d.View())
 	return nil
 }
 

@@ -258,7 +258,7 @@ func TestDeadLetters(t *testing.T) {
 		<-b.targets.got
 	}
 	dead := b.dead(3)
-	v := decodeAs[deliveryView](b.ops("GET", "/ops/v1/deliveries/"+dead[0], "").status(200))
+	v := decodeAs[relay.DeliveryView](b.ops("GET", "/ops/v1/deliveries/"+dead[0], "").status(200))
 	if v.Kind != relay.KindForward || *v.Target != "core" || v.Status != relay.DeliveryDead || v.NextAttempt != nil || v.ChallengeID != nil || len(v.Attempts) != 1 ||
 		*v.Attempts[0].StatusCode != 400 || *v.Attempts[0].Error == "" || *v.Attempts[0].Response != "no" {
 		t.Errorf("%+v", v)
@@ -281,6 +281,36 @@ func TestDeadLetters(t *testing.T) {
 	if got := string(b.ops("POST", "/ops/v1/deadletters/replay", "").status(202).Body); got != `{"replayed":0}` {
 		t.Errorf("%s", got)
 	}
+}
+
+func TestEvents(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	sent := decodeAs[receipt](b.webhook("acme", b.envelope("CARD_ACTIVATE_RESULT", payload(map[string]any{"card_number": "4111111111111111"}))).status(200))
+	if m := <-b.targets.got; m.EventID != sent.EventID {
+		t.Fatalf("%+v", m)
+	}
+	record := b.ops("GET", "/ops/v1/events/"+sent.EventID, "").status(200)
+	if v := decodeAs[relay.EventView](record); v.Outcome != relay.OutcomeForwarded || v.Payload["amount"] != "100.20" || strings.Contains(string(record.Body), "4111111111111111") {
+		t.Errorf("%s", record.Body)
+	}
+	if again := decodeAs[receipt](b.ops("POST", "/ops/v1/events/"+sent.EventID+"/replay", "").status(200)); again != (receipt{relay.Accepted, sent.EventID}) {
+		t.Errorf("%+v", again)
+	}
+	if m := <-b.targets.got; m.EventID != sent.EventID {
+		t.Errorf("%+v", m)
+	}
+	odd := decodeAs[receipt](b.webhook("acme", b.envelope("CARD_3DS", payload(map[string]any{"amount": nil}))).status(200))
+	if v := decodeAs[relay.EventView](b.ops("GET", "/ops/v1/events/"+odd.EventID, "").status(200)); v.Outcome != relay.OutcomeQuarantined || v.Payload != nil || len(v.Fields) == 0 {
+		t.Errorf("%+v", v)
+	}
+	if again := decodeAs[receipt](b.ops("POST", "/ops/v1/events/"+odd.EventID+"/replay", "").status(200)); again.Status != relay.Quarantined {
+		t.Errorf("%+v", again)
+	}
+	challenge := b.challenge("acme", "CARD_3DS", nil)
+	b.ops("POST", "/ops/v1/events/evt_"+challenge[4:]+"/replay", "").problem(400, "invalid_request")
+	b.ops("GET", "/ops/v1/events/x", "").problem(404, "not_found")
+	b.ops("POST", "/ops/v1/events/x/replay", "").problem(404, "not_found")
 }
 
 // dead waits until there are n dead letters, and returns their ids.

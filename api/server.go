@@ -218,6 +218,8 @@ func (s *Server) routeAdmin(e *gin.Engine) {
 	ops.GET("/merchants/:merchant/users/:user/subscriptions", s.do(s.userDevices))
 	ops.DELETE("/merchants/:merchant/users/:user/subscriptions", s.do(s.forgetDevices))
 	ops.POST("/challenges/:id/cancel", s.do(s.cancel))
+	ops.GET("/events/:id", s.do(s.event))
+	ops.POST("/events/:id/replay", s.do(s.replayEvent))
 	ops.GET("/deliveries/:id", s.do(s.delivery))
 	ops.POST("/deliveries/:id/replay", s.do(s.replay))
 	ops.POST("/targets/:name/pause", s.do(s.pause))

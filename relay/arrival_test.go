@@ -20,7 +20,7 @@ func arrive(t *testing.T, root crypto.Root, merchant, typ, body string) Arrival 
 	s := New(Options{Lives: testLives, Duplicates: 72 * time.Hour}, stillStore{}, slog.New(slog.DiscardHandler))
 	m := testMerchant()
 	m.Name = merchant
-	return s.arrival(m, Webhook{Merchant: merchant, Type: typ}, []byte(body), root)
+	return s.arrival(m, Webhook{Merchant: merchant, Type: typ}, []byte(body), root, s.store.Now())
 }
 
 func testRoot(t *testing.T) crypto.Root {

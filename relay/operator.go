@@ -88,6 +88,68 @@ func (s *Service) Cancel(ctx context.Context, id string) (Challenge, error) {
 	return c, err
 }
 
+// EventRecord is what is kept of a webhook: ErrNotFound. Its payload is masked;
+// that of a challenge is there while the challenge lives.
+func (s *Service) EventRecord(ctx context.Context, id string) (EventView, error) {
+	ev, err := s.store.Event(ctx, id)
+	if err != nil {
+		return EventView{}, fmt.Errorf("load event: %w", err)
+	}
+	body := ev.Secret.Body
+	switch ev.Outcome {
+	case OutcomeQuarantined:
+		return ev.View(nil), nil
+	case OutcomeChallenge:
+		c, err := s.store.Challenge(ctx, challengeOf(id))
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return EventView{}, fmt.Errorf("load the event's challenge: %w", err)
+		}
+		if c.Secret.Body != nil {
+			body = c.Secret.Body
+		}
+	}
+	m := s.Merchants[ev.Merchant]
+	if m == nil || body == nil {
+		return ev.View(nil), nil
+	}
+	p, err := ParsePayload(body)
+	if err != nil {
+		return EventView{}, fmt.Errorf("read the body of event %s: %w", id, err)
+	}
+	return ev.View(Mask(m.Mapping, p)), nil
+}
+
+// ReplayEvent runs an event again through today's configuration. One out of
+// quarantine arrives anew, under a new id, as if it had come when it first did:
+// a challenge whose time is over rings nobody. One that was forwarded is owed to
+// today's targets, under its id. A challenge cannot be run again.
+func (s *Service) ReplayEvent(ctx context.Context, id string) (Receipt, error) {
+	ev, err := s.store.Event(ctx, id)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("load event: %w", err)
+	}
+	m := s.Merchants[ev.Merchant]
+	switch {
+	case m == nil:
+		return Receipt{}, ErrUnknownMerchant
+	case ev.Outcome == OutcomeQuarantined:
+		root, err := s.rootKey(ctx)
+		if err != nil {
+			return Receipt{}, err
+		}
+		w := Webhook{Merchant: ev.Merchant, Type: ev.Type, Raw: ev.Secret.Envelope}
+		return s.take(ctx, m, s.arrival(m, w, ev.Secret.Body, root, ev.ReceivedAt))
+	case ev.Outcome != OutcomeForwarded:
+		return Receipt{}, Invalid("id", "Only what is in quarantine, or was forwarded, can be run again; this became a challenge, or is an event of the relay's own.")
+	}
+	partition, _ := PartitionOf(id)
+	ev.ReceivedAt = s.store.Now() // of the new deliveries
+	if err := s.store.Commit(ctx, Step{Partition: partition, Owe: s.forwards(ev, false)}); err != nil {
+		return Receipt{}, fmt.Errorf("owe the event again: %w", err)
+	}
+	return Receipt{Status: Accepted, EventID: id}, nil
+}
+
 // ForgetDevices removes all push subscriptions of a user, and with them their
 // action tokens.
 func (s *Service) ForgetDevices(ctx context.Context, u User) error {

@@ -131,7 +131,11 @@ func (s *Service) Receive(ctx context.Context, w Webhook) (Receipt, error) {
 	if err != nil {
 		return Receipt{}, err
 	}
-	a := s.arrival(m, w, body, root)
+	return s.take(ctx, m, s.arrival(m, w, body, root, s.store.Now()))
+}
+
+// take stores an arrival, and says what became of it.
+func (s *Service) take(ctx context.Context, m *Merchant, a Arrival) (Receipt, error) {
 	got, err := s.store.Arrive(ctx, a)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("store the event: %w", err)
@@ -183,9 +187,10 @@ func (s *Service) logEvent(ctx context.Context, ev Event, r Receipt, user string
 const duplicateShort = 600 * time.Second
 
 // arrival decides everything about a webhook before the store is asked once.
-func (s *Service) arrival(m *Merchant, w Webhook, body []byte, root crypto.Root) Arrival {
+// received is when it first came.
+func (s *Service) arrival(m *Merchant, w Webhook, body []byte, root crypto.Root, received time.Time) Arrival {
 	now := s.store.Now().Truncate(time.Millisecond)
-	r := Interpret(m, w.Type, body, s.Lives, now)
+	r := Interpret(m, w.Type, body, s.Lives, received.Truncate(time.Millisecond))
 	f := r.Fields
 	ev := Event{Type: w.Type, Merchant: m.Name, UserID: f.UserID, CardID: cardID(root, m.Name, f.CardID), OccurredAt: f.Occurred, ReceivedAt: now}
 

@@ -121,6 +121,34 @@ func newOwnEvent(what, merchant string, data any, partition int, now time.Time) 
 	}
 }
 
+// EventView is an event's record as the operator sees it.
+type EventView struct {
+	ID          string         `json:"id"`
+	Type        string         `json:"type"`
+	Merchant    string         `json:"merchant"`
+	Outcome     EventOutcome   `json:"outcome"`
+	Reason      *string        `json:"reason"`
+	CardID      *string        `json:"card_id"`
+	UserID      *string        `json:"user_id"`
+	ChallengeID *string        `json:"challenge_id"`
+	OccurredAt  *time.Time     `json:"occurred_at"`
+	ReceivedAt  time.Time      `json:"received_at"`
+	Payload     map[string]any `json:"payload"`          // masked; null once it is gone, and in quarantine
+	Fields      []FieldShape   `json:"fields,omitempty"` // in quarantine: names and types, not values
+}
+
+// View shows the event to the operator; payload is masked already.
+func (e Event) View(payload map[string]any) EventView {
+	v := EventView{
+		ID: e.ID, Type: e.Type, Merchant: e.Merchant, Outcome: e.Outcome, Reason: optional(e.Reason), CardID: optional(e.CardID), UserID: optional(e.UserID),
+		OccurredAt: optionalTime(e.OccurredAt), ReceivedAt: e.ReceivedAt.UTC(), Payload: payload, Fields: e.Fields,
+	}
+	if e.Outcome == OutcomeChallenge {
+		v.ChallengeID = optional(challengeOf(e.ID))
+	}
+	return v
+}
+
 // DeliveryView is a delivery as the operator sees it.
 type DeliveryView struct {
 	ID          string         `json:"id"`
@@ -146,7 +174,7 @@ type AttemptView struct {
 func (d Delivery) View() DeliveryView {
 	v := DeliveryView{
 		ID: d.ID, Kind: d.Kind, Target: optional(d.Target), EventID: optional(d.EventID), ChallengeID: optional(d.ChallengeID),
-		Status: d.Status, NextAttempt: optionalTime(d.Next), Attempts: []AttemptView{},
+		Status: d.Status, NextAttempt: optionalTime(d.Next), Attempts: make([]AttemptView, 0, len(d.Attempts)),
 	}
 	for _, a := range d.Attempts {
 		av := AttemptView{At: a.At.UTC(), LatencyMS: float64(a.Latency.Microseconds()) / 1000, Error: optional(a.Error), Response: optional(a.Response)}
