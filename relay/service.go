@@ -48,14 +48,15 @@ type Service struct {
 	root  atomic.Pointer[crypto.Root]
 	hub   *hub
 	count *metrics
-	// recent spares the worker of this node a read for an event that has just
-	// arrived here, which is nearly every one. Bodies in it are bounded.
-	recent *lru.Cache[string, Event]
+	// recent spares the workers of this node a read for an event that has just
+	// arrived here. An event leaves it when each of its targets was tried once, so
+	// that no body stays in memory.
+	recent *lru.Cache[string, *recentEvent]
 }
 
 // New makes a service on a store. Run it to see changes made by other nodes.
 func New(o Options, store Store, log *slog.Logger) *Service {
-	recent, err := lru.New[string, Event](recentEvents)
+	recent, err := lru.New[string, *recentEvent](recentEvents)
 	if err != nil {
 		panic(err) // only for a size below one
 	}
@@ -65,9 +66,14 @@ func New(o Options, store Store, log *slog.Logger) *Service {
 // The memory for recent events: as many as a slow moment of a target lets wait,
 // none of them large.
 const (
-	recentEvents = 1024
+	recentEvents = 8192
 	recentBody   = 4 << 10
 )
+
+type recentEvent struct {
+	Event
+	left atomic.Int32 // targets that were not tried yet
+}
 
 // Run feeds the watchers with the changes of all nodes, until ctx ends.
 func (s *Service) Run(ctx context.Context) {
@@ -154,8 +160,8 @@ func (s *Service) take(ctx context.Context, m *Merchant, a Arrival) (Receipt, er
 	case a.Event.Outcome == OutcomeQuarantined:
 		r.Status = Quarantined
 	}
-	if ev := a.Event; !got.Duplicate && len(a.Owe) > 0 && len(ev.Secret.Body)+len(ev.Secret.Envelope) <= recentBody {
-		s.recent.Add(ev.ID, ev)
+	if !got.Duplicate {
+		s.remember(a)
 	}
 	s.count.events.WithLabelValues(string(r.Status)).Inc()
 	s.logEvent(ctx, a.Event, r, got.UserID)
@@ -281,10 +287,26 @@ func (s *Service) challenge(a *Arrival, ev *Event, m *Merchant, r Reading, w Web
 	a.Challenge = &c
 }
 
+// remember keeps an event for its first attempts, if it is small.
+func (s *Service) remember(a Arrival) {
+	r := &recentEvent{Event: a.Event}
+	for _, d := range a.Owe {
+		if d.EventID == r.ID {
+			r.left.Add(1)
+		}
+	}
+	if r.left.Load() > 0 && len(r.Secret.Body)+len(r.Secret.Envelope) <= recentBody {
+		s.recent.Add(r.ID, r)
+	}
+}
+
 // event reads an event that is to be forwarded.
 func (s *Service) event(ctx context.Context, id string) (Event, error) {
-	if ev, ok := s.recent.Get(id); ok {
-		return ev, nil
+	if r, ok := s.recent.Get(id); ok {
+		if r.left.Add(-1) <= 0 {
+			s.recent.Remove(id)
+		}
+		return r.Event, nil
 	}
 	return s.store.Event(ctx, id)
 }
