@@ -95,6 +95,9 @@ func (n *node) assemble(ctx context.Context) error {
 	n.metrics = prometheus.NewRegistry()
 	n.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
 	options.Metrics = n.metrics
+	if n.cfg.Tracing.OTLPEndpoint != "" {
+		n.log.Warn("tracing.otlp_endpoint is set, but this version sends no spans")
+	}
 	n.service = relay.New(options, n.store, n.log)
 	policy, err := push.NewPolicy(n.cfg.Push.EndpointHosts, n.cfg.Push.AllowPrivateNetworks)
 	if err != nil {
