@@ -38,7 +38,6 @@ var statuses = map[relay.Code]int{
 	relay.CodeShownMismatch:  http.StatusConflict,
 	relay.CodeWrongCode:      http.StatusConflict,
 	relay.CodeCancelled:      http.StatusConflict,
-	relay.CodeGone:           http.StatusGone,
 	relay.CodeInvalidRequest: http.StatusBadRequest,
 	relay.CodeNotConfigured:  http.StatusNotFound,
 	relay.CodeUnknown:        http.StatusNotFound,

@@ -188,7 +188,7 @@ func TestEveryCodeHasAStatus(t *testing.T) {
 	t.Parallel()
 	for _, code := range []relay.Code{
 		relay.CodeNotFound, relay.CodeAlreadyDecided, relay.CodeExpired, relay.CodeWrongMethod, relay.CodeShownMismatch, relay.CodeInvalidRequest,
-		relay.CodeWrongCode, relay.CodeCancelled, relay.CodeGone, relay.CodeNotConfigured, relay.CodeUnknown, relay.CodeUnavailable,
+		relay.CodeWrongCode, relay.CodeCancelled, relay.CodeNotConfigured, relay.CodeUnknown, relay.CodeUnavailable,
 	} {
 		if statuses[code] == 0 {
 			t.Errorf("%s has no status", code)

@@ -15,7 +15,6 @@ const (
 	CodeInvalidRequest Code = "invalid_request"
 	CodeWrongCode      Code = "wrong_code"
 	CodeCancelled      Code = "cancelled"
-	CodeGone           Code = "gone"
 	CodeNotConfigured  Code = "not_configured"
 	CodeUnknown        Code = "unknown_merchant"
 	CodeUnavailable    Code = "store_unavailable"
