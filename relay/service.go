@@ -80,8 +80,15 @@ func (s *Service) Run(ctx context.Context) {
 	s.store.Changes(ctx, s.hub.publish, s.hub.resync)
 }
 
-// Ready tells whether the store answers.
-func (s *Service) Ready(ctx context.Context) error { return s.store.Ping(ctx) }
+// Ready tells whether the store answers, and can be read with the keys that were
+// configured.
+func (s *Service) Ready(ctx context.Context) error {
+	if err := s.store.Ping(ctx); err != nil {
+		return err
+	}
+	_, err := s.rootKey(ctx)
+	return err
+}
 
 // rootKey is made in the store by the first node; it never changes, so one read
 // is enough.

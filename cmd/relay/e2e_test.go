@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"approvalrelay/cmd/relay/sim"
+	"approvalrelay/crypto"
 )
 
 func purchase(card any, user, ref string) map[string]any {
@@ -287,4 +289,22 @@ func TestRedisHangs(t *testing.T) {
 		}
 		return false
 	})
+}
+
+// TestForeignKeys: a relay whose storage.keys do not open what is stored is not
+// ready, says so, and takes nothing.
+func TestForeignKeys(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.start()
+	key := strings.Index(w.yaml, "storage:")
+	end := key + strings.Index(w.yaml[key:], "\n")
+	w.yaml = w.yaml[:key] + fmt.Sprintf("storage: {keys: [%q]}", base64.StdEncoding.EncodeToString(crypto.GenerateKey())) + w.yaml[end:]
+	c := w.startEarly()
+	if a := c.get("", c.admin+"/readyz"); a.status != http.StatusServiceUnavailable || !strings.Contains(a.raw, "storage.keys") {
+		t.Errorf("readyz: %d %s", a.status, a.raw)
+	}
+	if a := w.send(c, "CARD_3DS", purchase("c-1", "u1", "A-1")); a.status < 500 {
+		t.Errorf("a webhook: %d %s", a.status, a.raw)
+	}
 }
