@@ -15,12 +15,10 @@ import (
 // maxLabel is the length of a device's name in characters.
 const maxLabel = 100
 
-var errPushOff = &relay.Refusal{Code: relay.CodeNotConfigured, Detail: "Push is not configured here: the operator has set no push.vapid keys."}
-
 // pushKey is public: the app needs it before it can subscribe.
 func (s *Server) pushKey(c *gin.Context) error {
 	if s.vapidKey == "" {
-		return errPushOff
+		return relay.ErrPushOff
 	}
 	c.JSON(http.StatusOK, struct {
 		Key string `json:"public_key"`
@@ -61,7 +59,7 @@ func viewSubscriptions(subs []relay.Subscription) list[subscriptionView] {
 // subscribe takes PushSubscription.toJSON() (W3C Push API) and a label.
 func (s *Server) subscribe(c *gin.Context, id identity) error {
 	if s.vapidKey == "" {
-		return errPushOff
+		return relay.ErrPushOff
 	}
 	var body struct {
 		Endpoint string `json:"endpoint"`

@@ -27,7 +27,7 @@ var (
 // IV and ciphertext; HMAC-SHA256 over that text. The first secret seals, all of
 // them open, so a secret can be rotated without downtime. It redacts itself.
 type Keyring struct {
-	redacted
+	Redacted
 	keys []*merchantKey
 }
 

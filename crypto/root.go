@@ -11,7 +11,7 @@ import (
 // a subkey of its own. Results are the same for the same root key for ever, on
 // every node. It redacts itself. The zero Root panics when used.
 type Root struct {
-	redacted
+	Redacted
 	keys *rootKeys
 }
 

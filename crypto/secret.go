@@ -23,7 +23,7 @@ const (
 // Secret is one merchant key, used for both AES and HMAC as the issuer's scheme
 // wants. It redacts itself. The zero Secret is refused by [NewKeyring].
 type Secret struct {
-	redacted
+	Redacted
 	key *merchantKey
 }
 

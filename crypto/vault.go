@@ -23,7 +23,7 @@ const (
 // 96-bit nonces; the package comment gives the limit that follows. The first key
 // seals, all of them open. It redacts itself.
 type Vault struct {
-	redacted
+	Redacted
 	keys []*storageKey
 }
 

@@ -146,7 +146,7 @@ func (s *Service) change(ctx context.Context, u User, id string, decide func(Cha
 
 // Revealed is what a reveal answers: one of the two. It redacts itself.
 type Revealed struct {
-	hidden
+	crypto.Redacted
 	OTP string
 	URL string
 }
@@ -214,14 +214,14 @@ func (s *Service) ActionUser(ctx context.Context, token string) (u User, challen
 	return u, c.Challenge, c.Subscription, err
 }
 
-// errPushOff is the answer to everything about pushes where there are no keys.
-var errPushOff = refuse(CodeNotConfigured, "Push is not configured here: the operator has set no push.vapid keys.")
+// ErrPushOff is the answer to everything about pushes where there are no keys.
+var ErrPushOff = refuse(CodeNotConfigured, "Push is not configured here: the operator has set no push.vapid keys.")
 
 // Subscribe registers a push subscription. A new or changed one is pending and
 // is owed a push that carries its activation code.
 func (s *Service) Subscribe(ctx context.Context, u User, p push.Subscription, label string) (sub Subscription, created bool, err error) {
 	if !s.Push.On {
-		return Subscription{}, false, errPushOff
+		return Subscription{}, false, ErrPushOff
 	}
 	_, err = s.changeDevices(ctx, u, func(d Devices, now time.Time) (Devices, []Delivery, error) {
 		partition := u.Partition(s.store.Partitions())
@@ -332,7 +332,7 @@ const testLife = 60 * time.Second
 // TestPush owes a test notification to an active subscription.
 func (s *Service) TestPush(ctx context.Context, u User, id string) error {
 	if !s.Push.On {
-		return errPushOff
+		return ErrPushOff
 	}
 	_, err := s.changeDevices(ctx, u, func(d Devices, now time.Time) (Devices, []Delivery, error) {
 		sub, ok := d.Find(id)

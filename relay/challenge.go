@@ -2,6 +2,8 @@ package relay
 
 import (
 	"time"
+
+	"approvalrelay/crypto"
 )
 
 // ChallengeKind is what an action-requiring event is about.
@@ -139,7 +141,7 @@ type Challenge struct {
 // (with code, link and the issuer's own ids) and, where a target wants it, the
 // envelope as it came. It redacts itself.
 type Secret struct {
-	hidden
+	crypto.Redacted
 	Body     []byte
 	Envelope []byte
 }

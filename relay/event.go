@@ -60,7 +60,7 @@ type Lifetimes struct {
 // not be understood; then there is no challenge and nobody learns an owner. It
 // redacts itself.
 type Reading struct {
-	hidden
+	crypto.Redacted
 	Payload    map[string]any // nil if the body is not a JSON object
 	Fields     Fields
 	Quarantine string

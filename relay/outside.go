@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"approvalrelay/crypto"
 	"approvalrelay/push"
 )
 
@@ -22,7 +23,7 @@ type Issuer interface {
 // IssuerCall is what the body templates may use. CardID is the issuer's own id,
 // never our token of it. It redacts itself.
 type IssuerCall struct {
-	hidden
+	crypto.Redacted
 	Merchant    string
 	ChallengeID string // also the Idempotency-Key
 	CardID      string
@@ -40,7 +41,7 @@ type Downstream interface {
 // Message is one event on its way to a target. Envelope is the issuer's body,
 // for targets that want it byte for byte. It redacts itself.
 type Message struct {
-	hidden
+	crypto.Redacted
 	EventID    string
 	Type       string
 	Merchant   string

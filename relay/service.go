@@ -241,19 +241,9 @@ func (s *Service) arrival(m *Merchant, w Webhook, body []byte, root crypto.Root,
 // cardID keeps a full card number out of everything but sealed storage.
 func cardID(root crypto.Root, merchant, id string) string {
 	if LooksLikePAN(id) {
-		return root.PANToken(merchant, digits(id))
+		return root.PANToken(merchant, withoutSeparators(id))
 	}
 	return id
-}
-
-func digits(s string) string {
-	out := make([]byte, 0, len(s))
-	for _, c := range []byte(s) {
-		if c >= '0' && c <= '9' {
-			out = append(out, c)
-		}
-	}
-	return string(out)
 }
 
 func (s *Service) quarantine(a *Arrival, ev *Event, r Reading, w Webhook, body []byte) {

@@ -14,12 +14,16 @@ import (
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
+	"approvalrelay/crypto"
 	"approvalrelay/relay"
 )
 
+// redactedText stands where a secret was in a target's answer.
+const redactedText = "[redacted]"
+
 // Target is a downstream URL and how to post to it. It redacts itself.
 type Target struct {
-	redacted
+	crypto.Redacted
 	Name        string
 	URL         string            // http or https, without user name and password
 	Secrets     []string          // whsec_ and base64, one signature each; at least one
@@ -31,7 +35,7 @@ type Target struct {
 
 // Downstream posts events to targets. It implements relay.Downstream.
 type Downstream struct {
-	redacted
+	crypto.Redacted
 	targets map[string]*target
 }
 

@@ -18,7 +18,7 @@ import (
 
 // IssuerAPI is how one merchant's decisions reach the issuer. It redacts itself.
 type IssuerAPI struct {
-	redacted
+	crypto.Redacted
 	BaseURL    string        // the calls' paths are appended
 	MerchantID string        // sent as Merchant-ID
 	Timeout    time.Duration // of one attempt, above zero
@@ -42,7 +42,7 @@ type IssuerAPI struct {
 // and the empty text inside of one. Names of members are left as they are. It
 // redacts itself, because a body may hold a key of the issuer's API.
 type Call struct {
-	redacted
+	crypto.Redacted
 	Path      string
 	Body      map[string]any
 	Decisions map[relay.Action]any // JSON values; Confirm needs one for each action
@@ -51,7 +51,7 @@ type Call struct {
 // Issuer tells the issuer about decisions and card locks. It implements
 // relay.Issuer.
 type Issuer struct {
-	redacted
+	crypto.Redacted
 	apis map[string]*issuerAPI
 }
 
