@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -310,14 +308,13 @@ func (b *bench) approveAll(ctx context.Context) {
 		token, _ := c["action_token"].(string)
 		b.approved.Store(id, time.Now())
 		b.nApproved.Add(1)
-		if _, err := b.call(ctx, token, "/v1/challenges/"+id+"/approve", nil); err != nil {
+		if _, err := b.cardholder(token).post(ctx, "/v1/challenges/"+id+"/approve", nil); err != nil {
 			b.nErr.Add(1)
 		}
 	}
 }
 
-// subscribe registers one device for each cardholder and activates it with the
-// code that is pushed to it, all over HTTP.
+// subscribe registers one device for each cardholder.
 func (b *bench) subscribe(ctx context.Context) error {
 	var g errgroup.Group
 	g.SetLimit(16)
@@ -327,46 +324,14 @@ func (b *bench) subscribe(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			d := b.push.Subscribe("http://" + benchPush)
-			if _, err := b.call(ctx, token, "/v1/push/subscriptions", d.JSON()); err != nil {
-				return err
-			}
 			wait, cancel := context.WithTimeout(ctx, 10*time.Second)
 			defer cancel()
-			if err := d.Wait(wait, 1); err != nil {
-				return fmt.Errorf("wait for the activation push: %w", err)
-			}
-			a, _ := d.Notifications()[0].Payload["activation"].(map[string]any)
-			body, err := json.Marshal(map[string]any{"code": a["code"]})
-			if err != nil {
-				return err
-			}
-			_, err = b.call(ctx, token, fmt.Sprintf("/v1/push/subscriptions/%s/activate", a["id"]), body)
-			return err
+			return b.cardholder(token).register(wait, b.push.Subscribe("http://"+benchPush))
 		})
 	}
 	return g.Wait()
 }
 
-// call posts to the cardholder API and returns the answer's status.
-func (b *bench) call(ctx context.Context, token, path string, body []byte) (int, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, b.base+path, strings.NewReader(string(body)))
-	if err != nil {
-		return 0, err
-	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	req.Header.Set("Content-Type", "application/json")
-	res, err := b.client.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer res.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(res.Body, 4<<10))
-	if err != nil {
-		return res.StatusCode, err
-	}
-	if res.StatusCode >= 300 {
-		return res.StatusCode, fmt.Errorf("%s answers %d: %s", path, res.StatusCode, answer)
-	}
-	return res.StatusCode, nil
+func (b *bench) cardholder(token string) cardholder {
+	return cardholder{client: b.client, base: b.base, token: token}
 }

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	_ "embed"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -190,28 +188,12 @@ func (d *demo) later(closeIt func() error) {
 	d.closers = append(d.closers, func() { _ = closeIt() }) // what is in flight is lost, as everything is in the end
 }
 
-// registerPhone goes the way of every browser: subscribe, wait for the push that
-// brings the code, activate with it.
+// registerPhone makes the simulated phone the demo cardholder's.
 func (d *demo) registerPhone(ctx context.Context, pushURL string) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	phone := d.panel.pushes.Subscribe(pushURL)
-	var sub struct{ ID string }
-	if err := d.post(ctx, "/v1/push/subscriptions", phone.JSON(), &sub); err != nil {
-		return err
-	}
-	if err := phone.Wait(ctx, 1); err != nil {
-		return fmt.Errorf("the push with the activation code did not come: %w", err)
-	}
-	var got struct{ Activation struct{ Code string } }
-	if err := json.Unmarshal(phone.Notifications()[0].Raw, &got); err != nil {
-		return fmt.Errorf("the push with the activation code: %w", err)
-	}
-	body, err := json.Marshal(map[string]string{"code": got.Activation.Code})
-	if err != nil {
-		return err
-	}
-	return d.post(ctx, "/v1/push/subscriptions/"+sub.ID+"/activate", body, nil)
+	c := cardholder{client: http.DefaultClient, base: d.relayURL, token: d.token}
+	return c.register(ctx, d.panel.pushes.Subscribe(pushURL))
 }
 
 // firstChallenge gives the cardholder something to approve at once.
@@ -224,32 +206,6 @@ func (d *demo) firstChallenge(ctx context.Context) error {
 		return fmt.Errorf("the relay answered %d %s", sent.Status, sent.Answer)
 	}
 	return nil
-}
-
-// post calls the cardholder API as the demo cardholder. answer may be nil.
-func (d *demo) post(ctx context.Context, path string, body []byte, answer any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.relayURL+path, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Authorization", "Bearer "+d.token)
-	req.Header.Set("Content-Type", "application/json")
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
-	if err != nil {
-		return fmt.Errorf("%s: read the answer: %w", path, err)
-	}
-	if res.StatusCode >= 300 {
-		return fmt.Errorf("%s: status %d: %s", path, res.StatusCode, text)
-	}
-	if answer == nil {
-		return nil
-	}
-	return json.Unmarshal(text, answer)
 }
 
 // runTimer lets the issuer send a challenge every now and then, once the panel's
