@@ -33,6 +33,9 @@ func (b *batch) overwrite(key string, value any, words ...any) {
 // noGate is the gate of a step that settles nothing.
 var noGate = []any{"0"}
 
+// ackGate lets pass only who settles an entry that is still leased.
+func ackGate(stream, entry string) []any { return []any{"4", "XACK", stream, group, entry} }
+
 // deadLife and deadKept bound dead letters and parked deliveries, with the
 // events that they need: they outlive retention, but not for ever.
 const (
@@ -57,16 +60,15 @@ func (s *Store) Arrive(ctx context.Context, a relay.Arrival) (relay.Arrived, err
 		}
 	}
 	args := []any{ev.ID, strconv.FormatInt(remember, 10), hasCard, ev.UserID, learnAt, learn}
-	var b batch
 	args = append(args, s.arriveChallenge(a.Challenge, &h)...)
 	args = append(args, s.keys.changes(), ev.Merchant, s.keys.ended(p, h, ""))
-	b.keys = append([]string{dup, s.keys.owner(p, h), s.keys.of(p, challengeKey(a)), s.keys.live(p, h), s.keys.lane(p, relay.LaneTasks), s.keys.due(p)}, b.keys...)
+	b := batch{keys: []string{dup, s.keys.owner(p, h), s.keys.of(p, challengeKey(a)), s.keys.live(p, h), s.keys.lane(p, relay.LaneTasks), s.keys.due(p)}}
 	s.addEvent(&b, p, ev)
 	for _, own := range a.Own {
 		s.addEvent(&b, p, own)
 	}
 	for _, d := range a.Owe {
-		s.addOwed(&b, p, d, 1)
+		s.addOwed(&b, p, d, true)
 	}
 	res, err := s.run(ctx, arriveScript, b.keys, append(args, b.args...)...)
 	if err != nil {
@@ -115,11 +117,11 @@ func (s *Store) addEvent(b *batch, p int, e relay.Event) {
 	b.add("SET", s.keys.of(p, e.ID), s.encodeEvent(e), "PX", s.Retention.Events.Milliseconds())
 }
 
-// addOwed owes a delivery now or later. count is 1 for one that was not owed
-// before.
-func (s *Store) addOwed(b *batch, p int, d relay.Delivery, count int) {
-	if d.ID != "" && count != 0 {
-		b.add("HINCRBY", s.keys.owed(p), string(d.Lane()), count)
+// addOwed owes a delivery now or later. One that is fresh, which was not owed
+// before, counts in its lane's backlog; inner steps never do.
+func (s *Store) addOwed(b *batch, p int, d relay.Delivery, fresh bool) {
+	if d.ID != "" && fresh {
+		b.add("HINCRBY", s.keys.owed(p), string(d.Lane()), 1)
 	}
 	if d.Next.IsZero() {
 		b.add("XADD", s.keys.lane(p, d.Lane()), "*", "d", s.encodeEntry(d, false))
@@ -154,7 +156,7 @@ func (s *Store) Commit(ctx context.Context, st relay.Step) error {
 	if l := st.Settle; l != nil {
 		stream := s.keys.lane(p, l.Delivery.Lane())
 		b.keys = append(b.keys, stream)
-		gate = []any{"4", "XACK", stream, group, l.Entry}
+		gate = ackGate(stream, l.Entry)
 		b.add("XDEL", stream, l.Entry)
 		s.addSettled(&b, p, *l, st)
 	}
@@ -165,11 +167,7 @@ func (s *Store) Commit(ctx context.Context, st relay.Step) error {
 		s.addEvent(&b, p, own)
 	}
 	for _, d := range st.Owe {
-		count := 1
-		if st.Settle != nil && d.ID == st.Settle.Delivery.ID {
-			count = 0
-		}
-		s.addOwed(&b, p, d, count)
+		s.addOwed(&b, p, d, st.Settle == nil || d.ID != st.Settle.Delivery.ID)
 	}
 	if st.Mute > 0 && st.Challenge != nil {
 		b.add("SET", s.keys.mute(p, st.Challenge.Holder()), "1", "PX", st.Mute.Milliseconds())
@@ -264,7 +262,7 @@ func (s *Store) SaveDevices(ctx context.Context, d relay.Devices, owe ...relay.D
 		b.add("PEXPIRE", key, pendingLife.Milliseconds())
 	}
 	for _, o := range owe {
-		s.addOwed(&b, p, o, 1)
+		s.addOwed(&b, p, o, true)
 	}
 	return s.commit(ctx, version, noGate, b)
 }

@@ -181,7 +181,7 @@ func (s *Store) SetOwner(ctx context.Context, h relay.Holder, o relay.Owner) err
 		b.add("DEL", s.keys.owner(p, h))
 	} else {
 		b.add("HSET", s.keys.owner(p, h), "user", o.UserID, "at", ms(o.At), "op", "1")
-		s.addOwed(&b, p, relay.Delivery{Kind: relay.KindLearn, Merchant: h.Merchant, UserID: o.UserID, CardID: h.CardID}, 0)
+		s.addOwed(&b, p, relay.Delivery{Kind: relay.KindLearn, Merchant: h.Merchant, UserID: o.UserID, CardID: h.CardID}, true)
 	}
 	return s.commit(ctx, "", noGate, b)
 }

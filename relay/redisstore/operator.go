@@ -49,7 +49,7 @@ func (s *Store) Replay(ctx context.Context, id string) error {
 	var b batch
 	b.keys = append(b.keys, s.keys.dead(p))
 	b.add("SET", s.keys.of(p, id), s.encodeDelivery(d), "PX", s.Retention.Deliveries.Milliseconds())
-	s.addOwed(&b, p, d, 1)
+	s.addOwed(&b, p, d, true)
 	return s.deadGate(ctx, p, id, b)
 }
 

@@ -31,13 +31,7 @@ const (
 // Lease reads the lanes of one partition, waiting until any has something.
 func (s *Store) Lease(ctx context.Context, partition int, lanes []relay.Lane, wait time.Duration) ([]relay.Lease, error) {
 	if len(lanes) == 0 {
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
-		select {
-		case <-ctx.Done():
-		case <-timer.C:
-		}
-		return nil, ctx.Err()
+		return nil, rest(ctx, wait)
 	}
 	if err := s.enlist(ctx); err != nil {
 		return nil, err
@@ -194,14 +188,21 @@ func (s *Store) persistentRecords(ctx context.Context, ids []string) ([]string, 
 			return raw, nil
 		}
 		s.Log.Warn("cannot load deliveries that are due; trying again", "error", err)
-		timer := time.NewTimer(250 * time.Millisecond)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil, ctx.Err()
-		case <-timer.C:
+		if err := rest(ctx, 250*time.Millisecond); err != nil {
+			return nil, err
 		}
 	}
+}
+
+// rest waits, or returns why ctx ended.
+func rest(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+	return ctx.Err()
 }
 
 // discard settles an entry whose delivery is forgotten.
@@ -210,7 +211,7 @@ func (s *Store) discard(ctx context.Context, lane relay.Lane, l relay.Lease) {
 	b := batch{keys: []string{s.keys.due(l.Partition), stream}}
 	b.add("XDEL", stream, l.Entry)
 	b.add("HINCRBY", s.keys.owed(l.Partition), string(lane), -1)
-	err := s.commit(ctx, "", []any{"4", "XACK", stream, group, l.Entry}, b)
+	err := s.commit(ctx, "", ackGate(stream, l.Entry), b)
 	if err != nil && !errors.Is(err, relay.ErrLostLease) {
 		s.Log.Warn("cannot remove an entry; it stays", "lane", lane, "entry", l.Entry, "error", err)
 	}
