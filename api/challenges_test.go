@@ -202,12 +202,12 @@ func TestConfirmingThenDone(t *testing.T) {
 func TestRevealAndDone(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	id := b.challenge("acme", "CARD_3DS", map[string]any{"otp": "045435"})
+	id := b.challenge("acme", "CARD_3DS", map[string]any{"otp": "0q7Zk9P4"})
 	path := "/v1/challenges/" + id
 	b.post(path+"/approve", "").problem(409, "wrong_method")
 	for range 2 {
 		a := b.post(path+"/reveal", "").status(200)
-		if string(a.Body) != `{"otp":"045435"}` || a.Header.Get("Cache-Control") != "no-store" {
+		if string(a.Body) != `{"otp":"0q7Zk9P4"}` || a.Header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s, Cache-Control %q", a.Body, a.Header.Get("Cache-Control"))
 		}
 	}
@@ -224,7 +224,7 @@ func TestRevealAndDone(t *testing.T) {
 	if got := decodeAs[map[string]string](b.post("/v1/challenges/"+link+"/reveal", "").status(200)); len(got) != 1 || got["action_url"] != "https://acs.example.com/c?a=1&b=<2>" {
 		t.Errorf("%v", got)
 	}
-	if log := b.log.String(); strings.Contains(log, "045435") || strings.Contains(log, "acs.example.com") {
+	if log := b.log.String(); strings.Contains(log, "0q7Zk9P4") || strings.Contains(log, "acs.example.com") {
 		t.Error("a code or link is in the log")
 	}
 }
@@ -233,7 +233,7 @@ func TestRevealAndDone(t *testing.T) {
 func TestStrangersSeeNothing(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	id := b.challenge("acme", "CARD_3DS", map[string]any{"otp": "045435"})
+	id := b.challenge("acme", "CARD_3DS", map[string]any{"otp": "0q7Zk9P4"})
 	unassigned := b.challenge("acme", "CARD_3DS", map[string]any{"user_id": nil, "card_id": "never seen"})
 	stranger := b.token(jwt.MapClaims{"sub": "666"})
 	foreign := b.token(jwt.MapClaims{"merchant": "other"})

@@ -190,8 +190,14 @@ func TestCardOwners(t *testing.T) {
 	// A card number becomes its token, the same that events get.
 	b.challenge("acme", "CARD_3DS", map[string]any{"card_id": "4111111111111111", "user_id": "777"})
 	got := b.ops("GET", path+"4111-1111-1111-1111", "").status(200)
-	if v := decodeAs[cardView](got); !strings.HasPrefix(v.CardID, "pan_") || v.UserID != "777" || strings.Contains(b.log.String(), "4111") {
+	if v := decodeAs[cardView](got); !strings.HasPrefix(v.CardID, "pan_") || v.UserID != "777" {
 		t.Errorf("%s", got.Body)
+	}
+	// Its beginning in any form; four digits alone stand in times and ports.
+	for _, pan := range []string{"41111111", "4111-1111", "4111%2D1111"} {
+		if strings.Contains(b.log.String(), pan) {
+			t.Errorf("the log has %s", pan)
+		}
 	}
 	if v := decodeAs[cardView](b.ops("PUT", path+"a%2Fb%20c", `{"user_id":"1"}`).status(200)); v.CardID != "a/b c" {
 		t.Errorf("%+v", v)

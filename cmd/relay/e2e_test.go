@@ -74,13 +74,13 @@ func TestCode(t *testing.T) {
 	w := newWorld(t)
 	c := w.start()
 	phone := w.device(c, "u1")
-	id := w.challenge(c, "CARD_3DS", map[string]any{"card_id": "c-1", "user_id": "u1", "otp": "045435", "amount": 50, "currency": "USD", "detail": "NameSilo", "card_number": canaryPAN})
+	id := w.challenge(c, "CARD_3DS", map[string]any{"card_id": "c-1", "user_id": "u1", "otp": oneTimeCode, "amount": 50, "currency": "USD", "detail": "NameSilo", "card_number": canaryPAN})
 	n := w.pushed(phone, 2)[1]
-	if strings.Contains(string(n.Raw), "045435") || strings.Contains(fmt.Sprint(n.Payload), "045435") {
+	if strings.Contains(string(n.Raw), oneTimeCode) || strings.Contains(fmt.Sprint(n.Payload), oneTimeCode) {
 		t.Fatal("the push carries the code")
 	}
 	a := c.post(c.token("u1"), "/v1/challenges/"+id+"/reveal", "")
-	if a.status != 200 || a.text("otp") != "045435" || a.header.Get("Cache-Control") != "no-store" {
+	if a.status != 200 || a.text("otp") != oneTimeCode || a.header.Get("Cache-Control") != "no-store" {
 		t.Fatalf("reveal: %d %s", a.status, a.raw)
 	}
 	if a := c.post(c.token("u1"), "/v1/challenges/"+id+"/approve", ""); a.status != 409 || a.text("code") != "wrong_method" {
@@ -90,7 +90,7 @@ func TestCode(t *testing.T) {
 		t.Fatalf("done: %d %s", a.status, a.raw)
 	}
 	w.forwarded(c, "relay.challenge.completed", func(d sim.Delivery) bool {
-		if strings.Contains(string(d.Body), "045435") || strings.Contains(string(d.Body), canaryPAN) {
+		if strings.Contains(string(d.Body), oneTimeCode) || strings.Contains(string(d.Body), canaryPAN) {
 			t.Errorf("our own event carries a secret: %s", d.Body)
 		}
 		return true
@@ -116,12 +116,12 @@ func TestOtherEvents(t *testing.T) {
 	if d.ID != first.text("event_id") || d.Attempt != 1 || (answer{json: d.JSON}).text("data", "receive_amount") != "250.00" {
 		t.Fatalf("forwarded: %s", d.Body)
 	}
-	q := w.send(c, "TRANSACTION_CREATED", map[string]any{"card_id": "c-9", "otp": "045435"})
+	q := w.send(c, "TRANSACTION_CREATED", map[string]any{"card_id": "c-9", "otp": oneTimeCode})
 	if q.text("status") != "quarantined" {
 		t.Fatalf("a code under another type: %s", q.raw)
 	}
 	w.forwarded(c, "relay.event.quarantined", func(d sim.Delivery) bool {
-		return (answer{json: d.JSON}).text("data", "id") == q.text("event_id") && !strings.Contains(string(d.Body), "045435")
+		return (answer{json: d.JSON}).text("data", "id") == q.text("event_id") && !strings.Contains(string(d.Body), oneTimeCode)
 	})
 	bad, err := w.issuer.Send(t.Context(), c.base, []byte(`{"encrypted_payload":"AAAA","type":"CARD_3DS","hmac":"00"}`))
 	if err != nil || bad.Status != http.StatusUnauthorized {
