@@ -107,7 +107,7 @@ func refusal(err error) *relay.Refusal {
 		return errMalformed
 	case errors.Is(err, crypto.ErrToken):
 		return errUnauthorized
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, relay.ErrNewer): // another node can
 		return relay.ErrUnavailable
 	}
 	return errInternal

@@ -61,4 +61,8 @@ var (
 
 	// ErrLostLease means that the delivery has been settled by somebody else.
 	ErrLostLease = errors.New("the lease was settled by another worker")
+
+	// ErrNewer means that a newer version of the relay wrote the record, in a form
+	// that this one does not know. It is left to the nodes that do.
+	ErrNewer = errors.New("a newer version of the relay wrote this; update this node, too")
 )

@@ -422,11 +422,12 @@ func (s *Service) swap(ctx context.Context, id string, decide func(c Challenge, 
 			return prev, err
 		}
 		changed := !sameChallenge(prev, next)
-		if !changed && complete == nil {
-			return prev, nil
-		}
 		partition, _ := PartitionOf(id)
 		st := Step{Partition: partition}
+		if !changed && complete == nil {
+			// An answer that was given before is given again only if it cannot be lost.
+			return prev, s.store.Commit(ctx, st)
+		}
 		if changed {
 			st = s.step(prev, next, now)
 		}

@@ -9,8 +9,9 @@ import (
 
 // Store keeps the records. Every method is safe for concurrent use, on any
 // number of nodes. Errors are ErrNotFound, ErrConflict, ErrLostLease where the
-// method says so; everything else wraps ErrUnavailable, and then nothing is
-// known about whether a write happened: all writes may be repeated.
+// method says so, and ErrNewer for a record that this version cannot read;
+// everything else wraps ErrUnavailable, and then nothing is known about whether a
+// write happened: all writes may be repeated.
 type Store interface {
 	// Now is the time by the store's clock, so that no node can decide after
 	// expiry because its own clock is wrong.
@@ -24,7 +25,9 @@ type Store interface {
 	// Arrive takes an event in one round trip, or tells that its content is known.
 	Arrive(ctx context.Context, a Arrival) (Arrived, error)
 	// Commit writes one step of one partition atomically. ErrConflict: the
-	// challenge has changed; ErrLostLease: the delivery was settled elsewhere.
+	// challenge has changed; ErrLostLease: the delivery was settled elsewhere. An
+	// empty step returns when what was read of the partition before is as safe as
+	// what Commit writes.
 	Commit(ctx context.Context, s Step) error
 
 	// Challenge and Event: ErrNotFound.
@@ -90,6 +93,12 @@ type Queue interface {
 	Beat(ctx context.Context) (dead []string, err error)
 	// TakeOver leases what a dead node held in the lanes.
 	TakeOver(ctx context.Context, node string, lanes []Lane) ([]Lease, error)
+	// Missed leases again what this node was handed at least idle ago and never
+	// got, because the answer was lost on the way. held tells what it did get.
+	Missed(ctx context.Context, lanes []Lane, idle time.Duration, held func(partition int, lane Lane, entry string) bool) ([]Lease, error)
+	// Postpone hands back what this node cannot do: it is handed out again, to any
+	// node, after a while. ErrLostLease.
+	Postpone(ctx context.Context, l Lease) error
 	// Leave says that this node is going: what it still holds may be taken over
 	// at once.
 	Leave(ctx context.Context) error
@@ -140,6 +149,11 @@ type Step struct {
 	Owe       []Delivery
 	Own       []Event
 	Mute      time.Duration // silences pushes for the challenge's holder
+}
+
+// Empty tells whether the step writes nothing.
+func (s Step) Empty() bool {
+	return s.Settle == nil && s.Challenge == nil && len(s.Owe) == 0 && len(s.Own) == 0
 }
 
 // ChallengeQuery selects challenges of one cardholder.

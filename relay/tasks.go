@@ -155,8 +155,9 @@ func (w *Worker) swapRecord(ctx context.Context, lease Lease, d Delivery, decide
 
 func nothingElse(*Step) {}
 
-// tellEnded owes every device of the owner, but the one that decided, a word
-// that the challenge has ended, so that no stale notification stays.
+// tellEnded owes every device of the owner a word that the challenge has ended,
+// so that no stale notification stays. The one that decided knows already, unless
+// the decision came to nothing: its page may be closed by then.
 func (w *Worker) tellEnded(ctx context.Context, lease Lease) error {
 	c, err := w.svc.store.Challenge(ctx, lease.Delivery.ChallengeID)
 	if errors.Is(err, ErrNotFound) {
@@ -172,7 +173,7 @@ func (w *Worker) tellEnded(ctx context.Context, lease Lease) error {
 	var st Step
 	now := w.svc.store.Now()
 	for _, sub := range devices.Active() {
-		if c.Decision != nil && c.Decision.Device.SubscriptionID == sub.ID {
+		if c.Decision != nil && c.Decision.Device.SubscriptionID == sub.ID && c.Status != Failed {
 			continue
 		}
 		d := w.svc.delivery(KindPush, c, now)

@@ -28,6 +28,7 @@ type watchedStore struct {
 	lose    map[string]bool         // nil, or which writes have lost their answer
 	settled map[relay.Kind]int      // how many deliveries of each kind were
 	stored  map[string]relay.Status // what requests made of challenges
+	unknown map[string]bool         // challenges as a newer version writes them
 }
 
 // A rested worker looks often, so that tests need not wait.
@@ -114,6 +115,32 @@ func (s *watchedStore) Commit(ctx context.Context, st relay.Step) error {
 	}
 	s.changed.Broadcast()
 	return err
+}
+
+func (s *watchedStore) Postpone(ctx context.Context, l relay.Lease) error {
+	err := s.Store.Postpone(ctx, l)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.held, key(l))
+	s.changed.Broadcast()
+	return err
+}
+
+// newer makes a challenge one that a newer version has written, or not.
+func (s *watchedStore) newer(id string, is bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unknown[id] = is
+}
+
+func (s *watchedStore) Challenge(ctx context.Context, id string) (relay.Challenge, error) {
+	s.mu.Lock()
+	unknown := s.unknown[id]
+	s.mu.Unlock()
+	if unknown {
+		return relay.Challenge{}, relay.ErrNewer
+	}
+	return s.Store.Challenge(ctx, id)
 }
 
 func (s *watchedStore) Arrive(ctx context.Context, a relay.Arrival) (relay.Arrived, error) {

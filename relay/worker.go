@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +24,8 @@ type Worker struct {
 
 	lanes  map[Lane]*lane
 	wake   []chan struct{} // per partition: something is due earlier than was known
+	held   sync.Map        // heldEntry: what was handed to this node, until it is settled
+	doubt  atomic.Int64    // when the last read failed, ns: what it would have brought may be lost
 	active sync.WaitGroup  // deliveries under way
 	work   context.Context // ends when deliveries under way must stop
 	stop   context.CancelFunc
@@ -32,6 +36,13 @@ type Outside struct {
 	Pusher     Pusher
 	Issuer     Issuer
 	Downstream Downstream
+}
+
+// heldEntry names a lease of this node.
+type heldEntry struct {
+	partition int
+	lane      Lane
+	entry     string
 }
 
 // lane bounds how many deliveries of one kind, or to one target, are under way.
@@ -54,12 +65,16 @@ const (
 // Timing of the loops. A reader blocks for long while all lanes are open; while
 // one is full it comes back soon to look whether it has opened again.
 const (
-	leaseWait      = 2 * time.Second
+	leaseWait      = time.Second
 	leaseWaitBusy  = 50 * time.Millisecond
 	moverRest      = time.Second
 	beatEvery      = time.Second
 	storeRetryRest = 250 * time.Millisecond
 	maxHanded      = 5 // an entry whose holders died so often is poison
+
+	missedIdle  = time.Second      // longer than it takes from the store to start
+	missedEvery = 30 * time.Second // as a rule; after a failed read for missedDoubt at every beat
+	missedDoubt = 10 * time.Second
 )
 
 // NewWorker prepares a worker; Run runs it.
@@ -125,6 +140,7 @@ func (w *Worker) read(ctx context.Context, partition int) {
 				// The heartbeat says at a louder level that the store is away, once for
 				// all loops.
 				w.log.Debug("cannot read what is owed; trying again", "partition", partition, "error", err)
+				w.doubt.Store(time.Now().UnixNano())
 				rest(ctx, storeRetryRest)
 			}
 			continue
@@ -156,8 +172,13 @@ func (w *Worker) start(lease Lease) {
 	if l == nil {
 		return // read from a lane we asked for, so this cannot be; it stays leased
 	}
+	held := heldEntry{lease.Partition, l.name, lease.Entry}
+	if _, twice := w.held.LoadOrStore(held, true); twice {
+		return
+	}
 	l.waiting.Add(1)
 	w.active.Go(func() {
+		defer w.held.Delete(held)
 		defer l.waiting.Add(-1)
 		select {
 		case l.slots <- struct{}{}:
@@ -169,12 +190,18 @@ func (w *Worker) start(lease Lease) {
 	})
 }
 
-// handle runs one lease until it is settled.
+// handle runs one lease until it is settled. What this node cannot do is left to
+// others, and tried again later.
 func (w *Worker) handle(ctx context.Context, l *lane, lease Lease) {
-	defer w.recoverFrom(lease)
-	err := w.persist(ctx, lease.Delivery, func() error { return w.dispatch(ctx, l, lease) })
+	err := w.persist(ctx, lease.Delivery, func() error { return w.safely(ctx, l, lease) })
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	d := lease.Delivery
+	w.log.Error("this node cannot make a delivery; it is left to others, and tried again later", "kind", d.Kind, "delivery_id", d.ID, "challenge_id", d.ChallengeID, "error", err)
+	err = w.persist(ctx, d, func() error { return w.queue.Postpone(ctx, lease) })
 	if err != nil && ctx.Err() == nil {
-		w.log.Error("a delivery was left to the next node", "kind", lease.Delivery.Kind, "delivery_id", lease.Delivery.ID, "error", err)
+		w.log.Error("a delivery cannot be handed back; it waits until this node has gone", "kind", d.Kind, "delivery_id", d.ID, "error", err)
 	}
 }
 
@@ -202,12 +229,14 @@ func (w *Worker) persist(ctx context.Context, d Delivery, fn func() error) error
 	}
 }
 
-// recoverFrom keeps one poisonous delivery from taking the node down. It stays
-// leased, and ends as a dead letter after maxHanded nodes.
-func (w *Worker) recoverFrom(lease Lease) {
-	if r := recover(); r != nil {
-		w.log.Error("a delivery made the worker panic", "kind", lease.Delivery.Kind, "delivery_id", lease.Delivery.ID, "panic", fmt.Sprintf("%T", r))
-	}
+// safely keeps one poisonous delivery from taking the node down.
+func (w *Worker) safely(ctx context.Context, l *lane, lease Lease) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the worker panicked: %T", r) // whose text may hold anything
+		}
+	}()
+	return w.dispatch(ctx, l, lease)
 }
 
 func (w *Worker) dispatch(ctx context.Context, l *lane, lease Lease) error {
@@ -236,7 +265,7 @@ func (w *Worker) dispatch(ctx context.Context, l *lane, lease Lease) error {
 	case KindForward:
 		return w.forward(ctx, l, lease)
 	}
-	return w.bury(ctx, lease, "its kind is unknown to this version")
+	return fmt.Errorf("%w (this node does not know the kind %q)", ErrNewer, d.Kind)
 }
 
 // settle ends a lease in one step: its record, and whatever else the step owes.
@@ -334,8 +363,10 @@ func (w *Worker) wakeMover(partition int) {
 	}
 }
 
-// beat keeps this node's leases and takes over those of dead nodes.
+// beat keeps this node's leases, takes over those of dead nodes, and looks for
+// those whose hand-over was lost on the way.
 func (w *Worker) beat(ctx context.Context) {
+	looked := time.Now()
 	for ctx.Err() == nil {
 		dead, err := w.queue.Beat(ctx)
 		if err != nil && ctx.Err() == nil {
@@ -344,16 +375,36 @@ func (w *Worker) beat(ctx context.Context) {
 		for _, node := range dead {
 			w.takeOver(ctx, node)
 		}
+		doubtful := time.Since(time.Unix(0, w.doubt.Load())) < missedDoubt
+		if err == nil && (doubtful || time.Since(looked) > missedEvery) {
+			looked = time.Now()
+			w.missed(ctx)
+		}
 		rest(ctx, beatEvery)
 	}
 }
 
-func (w *Worker) takeOver(ctx context.Context, node string) {
-	lanes := make([]Lane, 0, len(w.lanes))
-	for l := range w.lanes {
-		lanes = append(lanes, l)
+func (w *Worker) missed(ctx context.Context) {
+	leases, err := w.queue.Missed(ctx, w.allLanes(), missedIdle, func(partition int, lane Lane, entry string) bool {
+		_, held := w.held.Load(heldEntry{partition, lane, entry})
+		return held
+	})
+	if err != nil && ctx.Err() == nil {
+		w.log.Warn("cannot look for leases that were lost on the way; trying again", "error", err)
+		w.doubt.Store(time.Now().UnixNano())
 	}
-	leases, err := w.queue.TakeOver(ctx, node, lanes)
+	if len(leases) > 0 {
+		w.log.Info("found leases that were lost on the way", "deliveries", len(leases))
+	}
+	for _, l := range leases {
+		w.start(l)
+	}
+}
+
+func (w *Worker) allLanes() []Lane { return slices.Collect(maps.Keys(w.lanes)) }
+
+func (w *Worker) takeOver(ctx context.Context, node string) {
+	leases, err := w.queue.TakeOver(ctx, node, w.allLanes())
 	if err != nil {
 		w.log.Warn("cannot take over from a dead node; trying again", "node", node, "error", err)
 	}

@@ -341,12 +341,13 @@ func TestShutdownFinishesWhatIsUnderWay(t *testing.T) {
 	}
 }
 
-// One delivery that makes the worker panic takes nothing else down.
+// One delivery that makes the worker panic takes nothing else down, and is tried
+// again later.
 func TestPanicIsContained(t *testing.T) {
 	h := newHarness(t, nil)
 	h.device(anna, 1)
 	h.device(berta, 2)
-	panicked := h.logs.next("made the worker panic")
+	panicked := h.logs.next("the worker panicked")
 	h.pusher.will(func(p pushed) push.Result {
 		if p.To == endpoint(1).Endpoint {
 			panic("the code is " + code)
@@ -355,9 +356,37 @@ func TestPanicIsContained(t *testing.T) {
 	})
 	h.accepted("CARD_3DS", purchase("c-1"))
 	within(t, panicked)
-	h.accepted("CARD_3DS", purchase("c-2", "user_id", "berta"))
-	h.store.awaitSettled(t, relay.KindPush, 3) // two activations and this
+	h.receive("CARD_3DS", purchase("c-2", "user_id", "berta"))
 	if got := len(h.pusher.to(2)); got != 1 {
 		t.Errorf("berta got %d pushes", got)
 	}
+	before := len(h.pusher.to(1))
+	h.pusher.will(nil)
+	h.pass(10 * time.Second)
+	if got := len(h.pusher.to(1)) - before; got != 1 {
+		t.Errorf("anna got %d pushes when the fault was gone, want 1", got)
+	}
+}
+
+// A challenge that a newer version wrote is left to the nodes that know it: this
+// one says so, and neither loses nor spoils what is owed.
+func TestNewerRecordIsLeft(t *testing.T) {
+	h := newHarness(t, nil)
+	h.device(anna, 1)
+	h.store.holding(relay.KindAnnounce)
+	id := h.accepted("CARD_3DS", purchase("c-1"))
+	h.store.newer(id, true)
+	said := h.logs.next("a newer version of the relay wrote this")
+	h.store.release()
+	within(t, said)
+	if _, err := h.Decide(h.ctx, anna, id, approve()); !errors.Is(err, relay.ErrNewer) {
+		t.Errorf("decide: %v, want ErrNewer", err)
+	}
+	h.quiet()
+	h.store.newer(id, false) // as a node of that version reads it
+	h.pass(10 * time.Second)
+	if got := len(h.pusher.to(1)); got != 1 {
+		t.Errorf("pushed %d times, want once", got)
+	}
+	h.wantStatus(id, relay.Pending)
 }

@@ -43,13 +43,38 @@ func (s *Store) unseal(id string, sealed []byte) (relay.Secret, error) {
 	return sec, nil
 }
 
+// recordVersion stands before the JSON of every record and entry. It is raised
+// when a node of the version before could misread what is written: such a node
+// leaves it to others (relay.ErrNewer). New fields that it may overlook need no
+// new version.
+const recordVersion = 1
+
 // mustJSON encodes our own records: plain structs of strings, numbers and times.
 func mustJSON(v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {
 		panic(fmt.Sprintf("encode %T: %v", v, err))
 	}
-	return b
+	return append(strconv.AppendInt(nil, recordVersion, 10), b...)
+}
+
+// parse decodes what mustJSON made.
+func parse(b []byte, v any) error {
+	digits := 0
+	for digits < len(b) && b[digits] >= '0' && b[digits] <= '9' {
+		digits++
+	}
+	version, err := strconv.Atoi(string(b[:digits]))
+	if err != nil {
+		return fmt.Errorf("%w: it has no version", errCorrupt)
+	}
+	if version > recordVersion {
+		return fmt.Errorf("%w (its version is %d, this node knows %d)", relay.ErrNewer, version, recordVersion)
+	}
+	if err := json.Unmarshal(b[digits:], v); err != nil {
+		return fmt.Errorf("%w: %w", errCorrupt, err)
+	}
+	return nil
 }
 
 // body is JSON, a newline, and what is sealed; JSON has no raw newline.
@@ -62,8 +87,8 @@ func (s *Store) decodeBody(id string, b []byte, v any) (relay.Secret, error) {
 	if !ok {
 		return relay.Secret{}, errCorrupt
 	}
-	if err := json.Unmarshal(j, v); err != nil {
-		return relay.Secret{}, fmt.Errorf("%w: %w", errCorrupt, err)
+	if err := parse(j, v); err != nil {
+		return relay.Secret{}, err
 	}
 	return s.unseal(id, sealed)
 }
@@ -113,8 +138,8 @@ func (s *Store) encodeDelivery(d relay.Delivery) []byte {
 
 func (s *Store) decodeDelivery(raw string) (relay.Delivery, error) {
 	var d sealedDelivery
-	if err := json.Unmarshal([]byte(raw), &d); err != nil {
-		return d.Delivery, fmt.Errorf("delivery: %w: %w", errCorrupt, err)
+	if err := parse([]byte(raw), &d); err != nil {
+		return d.Delivery, fmt.Errorf("delivery: %w", err)
 	}
 	sec, err := s.unseal(d.ID, d.Sealed)
 	d.Secret = sec
@@ -128,7 +153,7 @@ func (s *Store) encodeEntry(d relay.Delivery, recorded bool) string {
 	switch {
 	case recorded:
 		return d.ID
-	case d.Kind == relay.KindAnnounce || d.Kind == relay.KindExpire || d.Kind == relay.KindEnded:
+	case short(d.Kind):
 		return strings.Join(append([]string{string(d.Kind), d.ChallengeID}, d.Supersedes...), " ")
 	}
 	return string(s.encodeDelivery(d))
@@ -136,18 +161,28 @@ func (s *Store) encodeEntry(d relay.Delivery, recorded bool) string {
 
 // decodeEntry returns recorded true if the entry is but the id of a record.
 func (s *Store) decodeEntry(raw string) (d relay.Delivery, recorded bool, err error) {
-	if strings.HasPrefix(raw, "{") {
+	if raw != "" && raw[0] >= '0' && raw[0] <= '9' {
 		d, err = s.decodeDelivery(raw)
 		return d, false, err
 	}
 	f := strings.Fields(raw)
-	switch len(f) {
-	case 0:
+	switch {
+	case len(f) == 0:
 		return d, false, errCorrupt
-	case 1:
+	case len(f) == 1:
 		return relay.Delivery{ID: raw}, true, nil
 	}
-	return relay.Delivery{Kind: relay.Kind(f[0]), ChallengeID: f[1], Supersedes: append([]string(nil), f[2:]...)}, false, nil
+	d = relay.Delivery{Kind: relay.Kind(f[0]), ChallengeID: f[1], Supersedes: append([]string(nil), f[2:]...)}
+	if !short(d.Kind) {
+		return d, false, fmt.Errorf("%w (this node does not know the step %q)", relay.ErrNewer, d.Kind)
+	}
+	return d, false, nil
+}
+
+// short tells whether an inner step is written as words: those that every
+// challenge needs.
+func short(k relay.Kind) bool {
+	return k == relay.KindAnnounce || k == relay.KindExpire || k == relay.KindEnded
 }
 
 func (s *Store) encodeDevices(d relay.Devices) []byte {
@@ -167,8 +202,8 @@ func (s *Store) decodeDevices(u relay.User, raw string) (relay.Devices, error) {
 		return d, fmt.Errorf("open the user's devices (is their key still in storage.keys?): %w", err)
 	}
 	d.Version = n
-	if err := json.Unmarshal(plain, &d.List); err != nil {
-		return d, fmt.Errorf("%w: %w", errCorrupt, err)
+	if err := parse(plain, &d.List); err != nil {
+		return d, fmt.Errorf("devices: %w", err)
 	}
 	return d, nil
 }

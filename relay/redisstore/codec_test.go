@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/redis/go-redis/v9"
+
 	"approvalrelay/crypto"
 	"approvalrelay/relay"
+	"approvalrelay/relay/storetest"
 	"approvalrelay/relay/storetest/redistest"
 )
 
@@ -43,9 +47,9 @@ func TestRecordsAreBoundToTheirIDs(t *testing.T) {
 	}
 }
 
-// TestUnreadableWorkStays: what this version or this node's keys cannot read
-// stays leased, and is read by the next node that can.
-func TestUnreadableWorkStays(t *testing.T) {
+// TestUnreadableWorkIsPutBack: what this node's keys cannot read is left to the
+// nodes that can.
+func TestUnreadableWorkIsPutBack(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	w, n := world(t, server.URL)
@@ -68,15 +72,76 @@ func TestUnreadableWorkStays(t *testing.T) {
 	if got := w.Lease(blind, a.Partition, relay.LaneLock); len(got) != 0 {
 		t.Fatalf("handed out %+v without its key", got)
 	}
-	if !strings.Contains(log.String(), "it stays") {
-		t.Errorf("it logged %q, want that the delivery stays", log.String())
+	if !strings.Contains(log.String(), "left to others") || !strings.Contains(log.String(), "storage.keys") {
+		t.Errorf("it logged %q, want what happens, and what to do", log.String())
 	}
-	if err := blind.Leave(t.Context()); err != nil {
+	w.Advance(postponed)
+	w.Due(n, a.Partition)
+	got := w.LeaseOne(n, a.Partition, relay.LaneLock)
+	if string(got.Delivery.Secret.Body) != `{"card_id":"1"}` || len(got.Delivery.Attempts) != 1 {
+		t.Errorf("a node with the key got %+v, want the delivery with its attempt and its secret", got)
+	}
+	w.Settle(n, got, nil)
+	if owed, err := n.Backlog(t.Context()); err != nil || owed[relay.LaneLock] != 0 {
+		t.Errorf("the backlog is %v, %v, want none", owed, err)
+	}
+}
+
+// TestNewerRecords: every form of a newer version is told from a damaged one, and
+// work in it is put back.
+func TestNewerRecords(t *testing.T) {
+	t.Parallel()
+	w, n := world(t, redistest.Start(t).URL)
+	ctx := t.Context()
+	a := w.Challenge("c", "one", "")
+	w.Arrive(n, a)
+	newer := strconv.Itoa(recordVersion + 1)
+	set := func(id, value string) {
+		t.Helper()
+		if err := n.rdb.Set(ctx, n.keys.of(a.Partition, id), value, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dlv := w.ID("dlv_", a.Partition)
+	set(a.Challenge.ID, "1\tone\n"+newer+"[]\n")
+	set(a.Event.ID, newer+`{"id":7}`+"\n")
+	set(dlv, newer+`{}`)
+	_, ofChallenge := n.Challenge(ctx, a.Challenge.ID)
+	_, ofEvent := n.Event(ctx, a.Event.ID)
+	_, ofDelivery := n.Delivery(ctx, dlv)
+	u := relay.User{Merchant: storetest.Merchant, ID: "one"}
+	sealed := n.vault.Seal([]byte(newer+"{}"), userHolder(u))
+	if err := n.rdb.Set(ctx, n.keys.devices(u.Partition(testPartitions), u), "1\t\n"+string(sealed), 0).Err(); err != nil {
 		t.Fatal(err)
 	}
-	taken, err := n.TakeOver(t.Context(), "other keys", []relay.Lane{relay.LaneLock})
-	if err != nil || len(taken) != 1 || string(taken[0].Delivery.Secret.Body) != `{"card_id":"1"}` || len(taken[0].Delivery.Attempts) != 1 {
-		t.Errorf("a node with the key took over %+v, %v, want the delivery with its attempt and its secret", taken, err)
+	_, ofDevices := n.Devices(ctx, u)
+	for what, err := range map[string]error{"challenge": ofChallenge, "event": ofEvent, "delivery": ofDelivery, "devices": ofDevices} {
+		if !errors.Is(err, relay.ErrNewer) || errors.Is(err, errCorrupt) {
+			t.Errorf("%s: %v, want ErrNewer", what, err)
+		}
+	}
+	if list, err := n.Challenges(ctx, relay.ChallengeQuery{User: u, Cards: []string{"c"}, Limit: 9}); err != nil || len(list) != 0 {
+		t.Errorf("a list with a newer one = %v, %v, want it without", list, err)
+	}
+
+	stream := n.keys.lane(a.Partition, core)
+	entries := []string{newer + `{"id":"x"}`, "renew " + a.Challenge.ID, dlv}
+	for _, e := range entries {
+		if err := n.rdb.XAdd(ctx, &redis.XAddArgs{Stream: stream, Values: []string{"d", e}}).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := w.Lease(n, a.Partition, core); len(got) != 0 {
+		t.Fatalf("handed out %+v, want nothing", got)
+	}
+	if left, err := n.rdb.XLen(ctx, stream).Result(); err != nil || left != 0 {
+		t.Errorf("%d entries are still leased to this node, %v", left, err)
+	}
+	for _, e := range entries {
+		at, err := n.rdb.ZScore(ctx, n.keys.due(a.Partition), string(core)+"\n"+e).Result()
+		if err != nil || int64(at) != ms(w.Now().Add(postponed)) {
+			t.Errorf("%q is due at %v, %v, want as it was, in %s", e, at, err, postponed)
+		}
 	}
 }
 

@@ -144,6 +144,9 @@ func (s *Store) addEnded(b *batch, p int, c relay.Challenge) {
 // Commit runs one step.
 func (s *Store) Commit(ctx context.Context, st relay.Step) error {
 	p := st.Partition
+	if st.Empty() && s.WaitReplicas == 0 {
+		return nil
+	}
 	var b batch
 	version := ""
 	if c := st.Challenge; c != nil {
@@ -239,6 +242,7 @@ func (s *Store) addChallenge(b *batch, p int, c relay.Challenge) {
 	life := s.Retention.Challenges
 	if c.Status.Final() {
 		b.add("ZREM", s.keys.live(p, c.Holder()), liveMember(c))
+		b.add("ZREM", s.keys.due(p), string(relay.LaneTasks)+"\n"+s.encodeEntry(relay.Delivery{Kind: relay.KindExpire, ChallengeID: c.ID}, false))
 		s.addEnded(b, p, c)
 	} else {
 		life += max(0, c.ExpiresAt.Sub(s.Now()))

@@ -3,6 +3,7 @@ package redisstore
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -92,6 +93,10 @@ func (s *Store) challenges(ctx context.Context, ids []string) ([]relay.Challenge
 			continue
 		}
 		c, err := s.decodeChallenge(id, raw[i])
+		if errors.Is(err, relay.ErrNewer) {
+			s.Log.Warn("a list lacks a challenge that a newer version wrote", "challenge_id", id, "error", err)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -186,12 +191,14 @@ func (s *Store) SetOwner(ctx context.Context, h relay.Holder, o relay.Owner) err
 	return s.commit(ctx, "", noGate, b)
 }
 
-// IndexCard adds to the user's set.
+// IndexCard adds to the user's set. It deletes first, so that what waits for it
+// goes on when Redis is out of memory.
 func (s *Store) IndexCard(ctx context.Context, u relay.User, card string) error {
-	if err := s.rdb.SAdd(ctx, s.keys.cards(u.Partition(s.Options.Partitions), u), card).Err(); err != nil {
-		return s.away(err)
-	}
-	return nil
+	var b batch
+	key := s.keys.cards(u.Partition(s.Options.Partitions), u)
+	b.add("SREM", key, card)
+	b.add("SADD", key, card)
+	return s.commit(ctx, "", noGate, b)
 }
 
 // Cards of the user.

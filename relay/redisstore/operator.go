@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 
@@ -29,6 +30,10 @@ func (s *Store) DeadLetters(ctx context.Context, partition, limit int) ([]relay.
 			continue
 		}
 		d, err := s.decodeDelivery(r)
+		if errors.Is(err, relay.ErrNewer) {
+			s.Log.Warn("the dead letters lack one that a newer version wrote", "partition", partition, "error", err)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -75,18 +80,15 @@ func (s *Store) deadGate(ctx context.Context, p int, id string, b batch) error {
 	return err
 }
 
-// Park and resume targets.
+// Park and resume targets. Parking deletes first: a target that is gone is parked
+// also when Redis is out of memory.
 func (s *Store) Park(ctx context.Context, target string, parked bool, reason string) error {
-	var err error
+	var b batch
+	b.add("HDEL", s.keys.parked(), target)
 	if parked {
-		err = s.rdb.HSet(ctx, s.keys.parked(), target, reason).Err()
-	} else {
-		err = s.rdb.HDel(ctx, s.keys.parked(), target).Err()
+		b.add("HSET", s.keys.parked(), target, reason)
 	}
-	if err != nil {
-		return s.away(err)
-	}
-	return nil
+	return s.commit(ctx, "", noGate, b)
 }
 
 // Parked targets and why.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,13 +18,12 @@ const (
 	dueCount   = 128 // moved in one script
 )
 
-// nodeLife is how long a node is believed to live after its last heartbeat;
-// nodeForget is how long its leases are still looked for afterwards, because
-// Redis may have handed it something in its last moment.
-const (
-	nodeLife   = 3 * time.Second
-	nodeForget = 15 * time.Second
-)
+// readGrace is how much longer than its wait a read may take. It is short, so
+// that a reader whose connection has died goes on soon after Redis is back.
+const readGrace = 750 * time.Millisecond
+
+// postponed is when an entry that this node cannot read is handed out again.
+const postponed = 10 * time.Second
 
 // Lease reads the lanes of one partition, waiting until any has something.
 func (s *Store) Lease(ctx context.Context, partition int, lanes []relay.Lane, wait time.Duration) ([]relay.Lease, error) {
@@ -67,19 +64,6 @@ func (s *Store) Lease(ctx context.Context, partition int, lanes []relay.Lane, wa
 	return leases, nil
 }
 
-// enlist makes this node known before it is handed anything: what it holds when
-// it dies is looked for among the nodes that once beat.
-func (s *Store) enlist(ctx context.Context) error {
-	if s.enlisted.Load() {
-		return nil
-	}
-	if _, err := s.Beat(ctx); err != nil {
-		return err
-	}
-	s.enlisted.Store(true)
-	return nil
-}
-
 // blockingRead returns when ctx ends although the connection still blocks; what
 // it reads then stays leased to this node, and is taken over.
 func (s *Store) blockingRead(ctx context.Context, a *redis.XReadGroupArgs) ([]redis.XStream, error) {
@@ -89,7 +73,9 @@ func (s *Store) blockingRead(ctx context.Context, a *redis.XReadGroupArgs) ([]re
 	}
 	done := make(chan answer, 1)
 	go func() {
-		streams, err := s.readers.XReadGroup(context.WithoutCancel(ctx), a).Result()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.Block+readGrace)
+		defer cancel()
+		streams, err := s.readers.XReadGroup(ctx, a).Result()
 		done <- answer{streams, err}
 	}()
 	select {
@@ -123,8 +109,8 @@ func (s *Store) makeGroups(ctx context.Context, partition int, lanes []relay.Lan
 	return nil
 }
 
-// leases decodes entries. One that cannot be read is logged and stays leased: it
-// is somebody's work that this version must not throw away. One whose record is
+// leases decodes entries. One that cannot be read is put back: it is work that
+// another version, or a node with other keys, can do. One whose record is
 // forgotten is dropped.
 func (s *Store) leases(ctx context.Context, partition int, lane relay.Lane, entries []redis.XMessage, handed map[string]int) []relay.Lease {
 	leases := make([]relay.Lease, 0, len(entries))
@@ -134,7 +120,7 @@ func (s *Store) leases(ctx context.Context, partition int, lane relay.Lane, entr
 		raw, _ := e.Values["d"].(string)
 		d, isID, err := s.decodeEntry(raw)
 		if err != nil {
-			s.Log.Error("an entry of a lane cannot be read; it stays", "partition", partition, "lane", lane, "entry", e.ID, "error", err)
+			s.putBack(ctx, partition, lane, e.ID, raw, err)
 			continue
 		}
 		if isID {
@@ -165,8 +151,8 @@ func (s *Store) fill(ctx context.Context, lane relay.Lane, leases []relay.Lease,
 		}
 		d, err := s.decodeDelivery(raw[i])
 		if err != nil {
-			s.Log.Error("the record of a delivery that is due cannot be read; it stays", "delivery_id", ids[i], "error", err)
 			without[n] = true
+			s.putBack(ctx, leases[n].Partition, lane, leases[n].Entry, ids[i], err)
 			continue
 		}
 		leases[n].Delivery = d
@@ -205,6 +191,27 @@ func rest(ctx context.Context, d time.Duration) error {
 	return ctx.Err()
 }
 
+// putBack leaves an entry to other nodes for a while, and says why.
+func (s *Store) putBack(ctx context.Context, partition int, lane relay.Lane, entry, raw string, why error) {
+	s.Log.Error("this node cannot read what is owed; it is left to others, and tried again later", "lane", lane, "entry", entry, "again_in", postponed, "error", why)
+	if err := s.postpone(ctx, partition, lane, entry, raw); err != nil && !errors.Is(err, relay.ErrLostLease) {
+		s.Log.Warn("cannot put an entry back; it is tried again when this node has gone", "lane", lane, "entry", entry, "error", err)
+	}
+}
+
+// Postpone hands a lease back; it is handed out again after a while.
+func (s *Store) Postpone(ctx context.Context, l relay.Lease) error {
+	return s.postpone(ctx, l.Partition, l.Delivery.Lane(), l.Entry, s.encodeEntry(l.Delivery, false))
+}
+
+func (s *Store) postpone(ctx context.Context, partition int, lane relay.Lane, entry, raw string) error {
+	stream, due := s.keys.lane(partition, lane), s.keys.due(partition)
+	b := batch{keys: []string{due, stream}}
+	b.add("XDEL", stream, entry)
+	b.add("ZADD", due, ms(s.Now().Add(postponed)), string(lane)+"\n"+raw)
+	return s.commit(ctx, "", ackGate(stream, entry), b)
+}
+
 // discard settles an entry whose delivery is forgotten.
 func (s *Store) discard(ctx context.Context, lane relay.Lane, l relay.Lease) {
 	stream := s.keys.lane(l.Partition, lane)
@@ -241,149 +248,4 @@ func (s *Store) Due(ctx context.Context, partition int) (time.Time, error) {
 		}
 		return time.UnixMilli(int64(at)), nil
 	}
-}
-
-// Beat sets the clock, too: one measurement a second.
-func (s *Store) Beat(ctx context.Context) ([]string, error) {
-	if err := s.syncClock(ctx); err != nil {
-		return nil, err
-	}
-	now := s.Now()
-	if err := s.seen(ctx, now); err != nil {
-		return nil, err
-	}
-	dead, err := s.rdb.ZRangeByScore(ctx, s.keys.nodes(), &redis.ZRangeBy{Min: "-inf", Max: strconv.FormatInt(ms(now.Add(-nodeLife)), 10)}).Result()
-	if err != nil {
-		return nil, s.away(err)
-	}
-	return dead, nil
-}
-
-// seen notes when this node was last seen. It deletes first, so that no node
-// seems to die when Redis is out of memory.
-func (s *Store) seen(ctx context.Context, at time.Time) error {
-	key := s.keys.nodes()
-	b := batch{keys: []string{key}}
-	b.add("ZREM", key, s.Node)
-	b.add("ZADD", key, ms(at), s.Node)
-	return s.commit(ctx, "", noGate, b)
-}
-
-// Leave makes this node's heartbeat as old as a dead one's.
-func (s *Store) Leave(ctx context.Context) error { return s.seen(ctx, s.Now().Add(-nodeLife)) }
-
-// TakeOver claims what a dead node held. Only one node does at a time; the dead
-// one is forgotten some time after nothing of it was found.
-func (s *Store) TakeOver(ctx context.Context, node string, lanes []relay.Lane) ([]relay.Lease, error) {
-	lock := s.keys.takeover(node)
-	b := batch{keys: []string{lock}}
-	b.overwrite(lock, "1\t"+s.Node, "PX", nodeLife.Milliseconds())
-	err := s.commit(ctx, "0", noGate, b)
-	if errors.Is(err, relay.ErrConflict) {
-		return nil, nil // another node is at it
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer s.rdb.Del(context.WithoutCancel(ctx), lock)
-	var leases []relay.Lease
-	for p := range s.Options.Partitions {
-		got, err := s.claim(ctx, p, node, lanes)
-		leases = append(leases, got...)
-		if err != nil {
-			return leases, err
-		}
-	}
-	if len(leases) == 0 {
-		return nil, s.forget(ctx, node, lanes)
-	}
-	return leases, nil
-}
-
-// pending asks what a node holds of one partition, at most count of each lane.
-func (s *Store) pending(ctx context.Context, partition int, node string, lanes []relay.Lane, count int64) ([]*redis.XPendingExtCmd, error) {
-	pipe := s.rdb.Pipeline()
-	pending := make([]*redis.XPendingExtCmd, len(lanes))
-	for i, l := range lanes {
-		pending[i] = pipe.XPendingExt(ctx, &redis.XPendingExtArgs{Stream: s.keys.lane(partition, l), Group: group, Start: "-", End: "+", Count: count, Consumer: node})
-	}
-	pipe.Exec(ctx) // its error is the first one's, which may be but a lane that nobody has read
-	for _, p := range pending {
-		if err := p.Err(); err != nil && !noGroup(err) && err != redis.Nil {
-			return nil, s.away(err)
-		}
-	}
-	return pending, nil
-}
-
-// claim takes a dead node's entries of one partition.
-func (s *Store) claim(ctx context.Context, partition int, node string, lanes []relay.Lane) ([]relay.Lease, error) {
-	pending, err := s.pending(ctx, partition, node, lanes, 1000)
-	if err != nil {
-		return nil, err
-	}
-	var leases []relay.Lease
-	for i, l := range lanes {
-		var ids []string
-		handed := map[string]int{}
-		for _, e := range pending[i].Val() {
-			ids = append(ids, e.ID)
-			handed[e.ID] = int(e.RetryCount)
-		}
-		if len(ids) == 0 {
-			continue
-		}
-		entries, err := s.rdb.XClaim(ctx, &redis.XClaimArgs{Stream: s.keys.lane(partition, l), Group: group, Consumer: s.Node, Messages: ids}).Result()
-		if err != nil {
-			return leases, s.away(err)
-		}
-		leases = append(leases, s.leases(ctx, partition, l, entries, handed)...)
-	}
-	return leases, nil
-}
-
-// forget removes a node that has been dead for long enough, unless it holds
-// something in a lane that this node does not have: another one may, or this one
-// after its next change of configuration.
-func (s *Store) forget(ctx context.Context, node string, lanes []relay.Lane) error {
-	last, err := s.rdb.ZScore(ctx, s.keys.nodes(), node).Result()
-	if err != nil {
-		return s.away(err)
-	}
-	if s.Now().Sub(time.UnixMilli(int64(last))) < nodeForget {
-		return nil
-	}
-	known, err := s.Backlog(ctx)
-	if err != nil {
-		return err
-	}
-	for _, l := range lanes {
-		known[l] = 0
-	}
-	lanes = slices.Collect(maps.Keys(known))
-	for p := range s.Options.Partitions {
-		pending, err := s.pending(ctx, p, node, lanes, 1)
-		if err != nil {
-			return err
-		}
-		if slices.ContainsFunc(pending, func(c *redis.XPendingExtCmd) bool { return len(c.Val()) > 0 }) {
-			return nil
-		}
-	}
-	return s.unlist(ctx, node, lanes)
-}
-
-func (s *Store) unlist(ctx context.Context, node string, lanes []relay.Lane) error {
-	pipe := s.rdb.Pipeline()
-	for p := range s.Options.Partitions {
-		for _, l := range lanes {
-			pipe.XGroupDelConsumer(ctx, s.keys.lane(p, l), group, node)
-		}
-	}
-	// A lane that is not there is no error, and a consumer that stays does no harm.
-	pipe.Exec(ctx)
-	if err := s.rdb.ZRem(ctx, s.keys.nodes(), node).Err(); err != nil {
-		return s.away(err)
-	}
-	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -22,10 +21,13 @@ var (
 	commitLua string
 	//go:embed scripts/due.lua
 	dueLua string
+	//go:embed scripts/retire.lua
+	retireLua string
 
 	arriveScript = redis.NewScript(arriveLua)
 	commitScript = redis.NewScript(commitLua)
 	dueScript    = redis.NewScript(dueLua)
+	retireScript = redis.NewScript(retireLua)
 )
 
 // Options of a store.
@@ -54,10 +56,9 @@ type Store struct {
 	rdb     redis.UniversalClient
 	readers redis.UniversalClient
 	vault   *crypto.Vault
-	offset  atomic.Int64 // of Redis' clock to ours, ns
+	clock   clock
+	heart   heart
 	stop    func()
-
-	enlisted atomic.Bool // this node is known to the others
 }
 
 var (
@@ -82,28 +83,8 @@ func (s *Store) Close() error {
 	return err
 }
 
-// Now is Redis' time, as far as the last heartbeat measured it.
-func (s *Store) Now() time.Time {
-	if s.Clock != nil {
-		return s.Clock()
-	}
-	return time.Now().Add(time.Duration(s.offset.Load()))
-}
-
 // Partitions of the data.
 func (s *Store) Partitions() int { return s.Options.Partitions }
-
-// syncClock measures the offset to Redis' clock.
-func (s *Store) syncClock(ctx context.Context) error {
-	before := time.Now()
-	t, err := s.rdb.Time(ctx).Result()
-	if err != nil {
-		return s.away(err)
-	}
-	middle := before.Add(time.Since(before) / 2)
-	s.offset.Store(int64(t.Sub(middle)))
-	return nil
-}
 
 // Ping tells whether Redis answers, and sets the clock by it.
 func (s *Store) Ping(ctx context.Context) error { return s.syncClock(ctx) }
@@ -118,12 +99,19 @@ func (s *Store) away(err error) error {
 
 // Root reads the root key; the first node to ask makes it.
 func (s *Store) Root(ctx context.Context) (crypto.Root, error) {
-	key := s.keys.root()
-	fresh := s.vault.Seal(crypto.GenerateKey(), key)
-	if err := s.rdb.SetNX(ctx, key, fresh, 0).Err(); err != nil {
-		return crypto.Root{}, s.away(err)
+	if err := s.measured(ctx); err != nil {
+		return crypto.Root{}, err
 	}
+	key := s.keys.root()
 	sealed, err := s.rdb.Get(ctx, key).Bytes()
+	if err == redis.Nil {
+		fresh := s.vault.Seal(crypto.GenerateKey(), key)
+		err = s.commit(ctx, "", []any{"3", "SETNX", key, fresh}, batch{keys: []string{key}})
+		if err != nil && !errors.Is(err, relay.ErrLostLease) { // another node was first
+			return crypto.Root{}, err
+		}
+		sealed, err = s.rdb.Get(ctx, key).Bytes()
+	}
 	if err != nil {
 		return crypto.Root{}, s.away(err)
 	}
@@ -211,6 +199,9 @@ func (s *Store) record(ctx context.Context, id string) (string, error) {
 	p, ok := relay.PartitionOf(id)
 	if !ok || p >= s.Options.Partitions {
 		return "", relay.ErrNotFound
+	}
+	if err := s.measured(ctx); err != nil {
+		return "", err
 	}
 	raw, err := s.rdb.Get(ctx, s.keys.of(p, id)).Result()
 	if err != nil {

@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -23,6 +24,8 @@ var nodes = map[string]func(*testing.T, *World){
 	"what a lane's last reader held waits for a next": testTakeOverUnknownLane,
 	"a node that died before its first beat is dead":  testDeadBeforeBeat,
 	"the store has a clock of its own":                testOwnClock,
+	"what got lost on its way to a node is found":     testMissed,
+	"what is handed back goes to whoever comes":       testPostpone,
 }
 
 // limit is how long a test waits for what must happen; it only ends what hangs.
@@ -366,4 +369,56 @@ func canceled() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx
+}
+
+func testMissed(t *testing.T, w *World) {
+	held := w.held()
+	var got relay.Lease // the others got lost
+	for _, got = range held {
+		break
+	}
+	missed := func(b Backend, idle time.Duration) map[string]relay.Lease {
+		t.Helper()
+		leases, err := b.Missed(t.Context(), []relay.Lane{relay.LaneTasks, core}, idle, func(p int, lane relay.Lane, entry string) bool {
+			return p == got.Partition && lane == core && entry == got.Entry
+		})
+		if err != nil {
+			t.Fatalf("Missed: %v", err)
+		}
+		byID := map[string]relay.Lease{}
+		for _, l := range leases {
+			byID[l.Delivery.ID] = l
+		}
+		return byID
+	}
+	equal(t, "what another node missed", len(missed(w.Node("b"), 0)), 0)
+	equal(t, "handed out only now", len(missed(w.a, time.Hour)), 0)
+	want := maps.Clone(held)
+	delete(want, got.Delivery.ID)
+	equal(t, "missed", missed(w.a, 0), want)
+	for _, l := range want {
+		w.Settle(w.a, l, w.Tried(l, relay.DeliveryDelivered, time.Time{}))
+	}
+	equal(t, "nothing more", len(missed(w.a, 0)), 0)
+}
+
+func testPostpone(t *testing.T, w *World) {
+	l := w.forward(w.a, "card")
+	w.Settle(w.a, l, w.Tried(l, relay.DeliveryPending, w.Now()))
+	w.Due(w.a, l.Partition)
+	l = w.LeaseOne(w.a, l.Partition, core)
+	if err := w.a.Postpone(t.Context(), l); err != nil {
+		t.Fatalf("Postpone: %v", err)
+	}
+	wantErr(t, "handed back twice", w.a.Postpone(t.Context(), l), relay.ErrLostLease)
+	wantErr(t, "settled after it", w.a.Commit(t.Context(), relay.Step{Partition: l.Partition, Settle: &l}), relay.ErrLostLease)
+	w.owes(w.a, "it is still owed", map[relay.Lane]int{core: 1})
+	w.nothing(w.a, "at once", l.Partition, core)
+	w.Advance(time.Minute)
+	b := w.Node("b")
+	w.Due(b, l.Partition)
+	again := w.LeaseOne(b, l.Partition, core)
+	equal(t, "handed out again", again.Delivery, l.Delivery)
+	w.Settle(b, again, w.Tried(again, relay.DeliveryDelivered, time.Time{}))
+	w.owes(b, "settled", nil)
 }
