@@ -367,21 +367,38 @@ func (w *Worker) wakeMover(partition int) {
 // those whose hand-over was lost on the way.
 func (w *Worker) beat(ctx context.Context) {
 	looked := time.Now()
+	var away time.Time // since when the store is; zero: it is not
 	for ctx.Err() == nil {
 		dead, err := w.queue.Beat(ctx)
-		if err != nil && ctx.Err() == nil {
-			w.log.Warn("the store is away: nothing is sent until it is back", "error", err)
+		away = w.beaten(ctx, away, err)
+		if err != nil {
+			rest(ctx, storeRetryRest)
+			continue
 		}
 		for _, node := range dead {
 			w.takeOver(ctx, node)
 		}
 		doubtful := time.Since(time.Unix(0, w.doubt.Load())) < missedDoubt
-		if err == nil && (doubtful || time.Since(looked) > missedEvery) {
+		if doubtful || time.Since(looked) > missedEvery {
 			looked = time.Now()
 			w.missed(ctx)
 		}
 		rest(ctx, beatEvery)
 	}
+}
+
+// beaten says once that the store is away, for all loops, and once that it is
+// back.
+func (w *Worker) beaten(ctx context.Context, away time.Time, err error) time.Time {
+	switch {
+	case err != nil && ctx.Err() == nil && away.IsZero():
+		w.log.Warn("the store is away: nothing is sent until it is back", "error", err)
+		return time.Now()
+	case err == nil && !away.IsZero():
+		w.log.Info("the store is back", "after", time.Since(away).Round(time.Millisecond))
+		return time.Time{}
+	}
+	return away
 }
 
 func (w *Worker) missed(ctx context.Context) {

@@ -196,6 +196,9 @@ func TestOutOfMemory(t *testing.T) {
 	leases := w.Lease(n, a.Partition, core)
 	w.Settle(n, leases[1], w.Tried(leases[1], relay.DeliveryDead, time.Time{}))
 	announce := w.LeaseOne(n, c.Partition, relay.LaneTasks)
+	if _, err := n.Root(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if err := n.rdb.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -232,8 +235,17 @@ func TestOutOfMemory(t *testing.T) {
 	if err := n.SaveDevices(t.Context(), relay.Devices{User: u, List: []relay.Subscription{{ID: "sub", Active: true}}}); err != nil {
 		t.Errorf("SaveDevices without memory: %v", err)
 	}
+	if err := n.IndexCard(t.Context(), u, "c"); err != nil {
+		t.Errorf("IndexCard without memory: %v", err)
+	}
+	if err := n.Park(t.Context(), "core", true, "gone"); err != nil {
+		t.Errorf("Park without memory: %v", err)
+	}
 	// And nodes start, live and die as always.
 	b := w.Node("b")
+	if _, err := b.Root(t.Context()); err != nil {
+		t.Errorf("Root without memory: %v", err)
+	}
 	w.Lease(b, a.Partition, relay.TargetLane("new"))
 	if err := n.Leave(t.Context()); err != nil {
 		t.Errorf("Leave without memory: %v", err)

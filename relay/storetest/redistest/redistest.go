@@ -1,18 +1,18 @@
-// Package redistest runs a real redis-server for a test.
+// Package redistest runs real Redis servers for a test: one alone (Start), a
+// cluster (StartCluster), or a master under sentinels (StartSentinel). Any of
+// them can crash, hang or run out of disk.
 //
-// Guarantees: the server listens on a loopback port of its own, keeps its data
-// in the test's temporary directory, is ready when Start returns, and is gone
-// when the test ends. A missing binary fails the test: what was not tested
+// Guarantees: the servers listen on loopback ports of their own, keep their data
+// in the test's temporary directory, are ready when the call returns, and are
+// gone when the test ends. A missing binary fails the test: what was not tested
 // against Redis must not look as if it had been.
 //
-// Non-goals: Redis Sentinel, clusters of several nodes, servers that outlive the
-// test, and cleaning up after a test process that is killed or times out: its
-// servers stay.
+// Non-goals: servers that outlive the test, and cleaning up after a test process
+// that is killed or times out: its servers stay. It runs on Linux.
 package redistest
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -25,11 +25,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
 	binary    = "redis-server"
-	readyTime = 10 * time.Second // with the append-only file of a test to load
+	readyTime = 20 * time.Second // with the append-only file of a test to load
+	askTime   = time.Second
 	askEvery  = 5 * time.Millisecond
 	portTries = 5 // another process may take a port that was just free
 )
@@ -42,7 +45,8 @@ type Server struct {
 
 	t      testing.TB
 	dir    string
-	args   []string
+	bus    string                   // port of the cluster's bus, if it is a cluster's node
+	argv   func(s *Server) []string // made when Addr is known
 	cmd    *exec.Cmd
 	exited chan struct{}
 }
@@ -53,14 +57,24 @@ type Server struct {
 // "--maxmemory", "8mb".
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
+	return start(t, func(s *Server) []string {
+		return append([]string{
+			"--bind", s.host(), "--port", s.port(), "--cluster-port", s.bus, "--dir", s.dir, "--logfile", s.log(), "--save", "",
+			"--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction",
+		}, args...)
+	})
+}
+
+func start(t testing.TB, argv func(s *Server) []string) *Server {
+	t.Helper()
 	if _, err := exec.LookPath(binary); err != nil {
 		t.Fatalf("%s is not in PATH, and this test needs a real Redis. Install it:\n\tapt-get install -y redis-server", binary)
 	}
-	s := &Server{t: t, dir: t.TempDir(), args: args}
+	s := &Server{t: t, dir: t.TempDir(), argv: argv}
 	t.Cleanup(s.Kill)
 	var err error
 	for range portTries {
-		s.Addr = freeAddr(t)
+		s.Addr, s.bus = freePorts(t)
 		if err = s.run(); err == nil {
 			s.URL = "redis://" + s.Addr
 			return s
@@ -89,12 +103,34 @@ func (s *Server) Stop() { s.signal(syscall.SIGSTOP) }
 func (s *Server) Cont() { s.signal(syscall.SIGCONT) }
 
 // Restart kills the server if it runs and starts it again on the same port and
-// data; it returns when the data are loaded.
+// data; it returns when the data are loaded. Its disk has room again.
 func (s *Server) Restart() {
 	s.t.Helper()
 	s.Kill()
 	if err := s.run(); err != nil {
 		s.t.Fatalf("restart %s: %v", binary, err)
+	}
+}
+
+// DiskFull makes the server's writes to its files fail from now on, as on a full
+// disk (with EFBIG in the place of ENOSPC). What Redis 7.0 does then:
+//
+//   - With appendfsync everysec, the first write is answered as if all was well,
+//     although it is only in memory: the append-only file is written before the
+//     answer is sent, but that it failed is only noted. From then on Redis
+//     answers writes, those of scripts too, with -MISCONF. Reads go on. It
+//     tries again every second, and recovers by itself when there is room.
+//   - With appendfsync always it exits at the first write, which is not answered.
+func (s *Server) DiskFull() { s.limitFiles(0) }
+
+// DiskFree ends what DiskFull began.
+func (s *Server) DiskFree() { s.limitFiles(unix.RLIM_INFINITY) }
+
+// limitFiles sets the soft limit alone, which may be raised again.
+func (s *Server) limitFiles(size uint64) {
+	s.t.Helper()
+	if err := unix.Prlimit(s.Pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: size, Max: unix.RLIM_INFINITY}, nil); err != nil {
+		s.t.Fatalf("limit the files of %s: %v", binary, err)
 	}
 }
 
@@ -104,16 +140,14 @@ func (s *Server) signal(sig os.Signal) {
 	}
 }
 
+func (s *Server) host() string { host, _, _ := net.SplitHostPort(s.Addr); return host }
+func (s *Server) port() string { _, port, _ := net.SplitHostPort(s.Addr); return port }
+func (s *Server) log() string  { return filepath.Join(s.dir, "redis.log") }
+
+// run starts the process. The shell, which exec replaces, lets it ignore the
+// signal that would end it at the limit of DiskFull.
 func (s *Server) run() error {
-	host, port, err := net.SplitHostPort(s.Addr)
-	if err != nil {
-		return err
-	}
-	log := filepath.Join(s.dir, "redis.log")
-	s.cmd = exec.Command(binary, append([]string{
-		"--bind", host, "--port", port, "--dir", s.dir, "--logfile", log, "--save", "",
-		"--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction",
-	}, s.args...)...)
+	s.cmd = exec.Command("sh", append([]string{"-c", `trap "" XFSZ; exec "$0" "$@"`, binary}, s.argv(s)...)...)
 	if err := s.cmd.Start(); err != nil {
 		s.cmd = nil
 		return err
@@ -125,75 +159,119 @@ func (s *Server) run() error {
 		defer close(exited)
 		cmd.Wait() // how it ended does not matter: that it did is seen
 	}()
-	if err := s.waitReady(); err != nil {
-		said, _ := os.ReadFile(log)
+	if err := until(s.exited, s.ready); err != nil {
+		said, _ := os.ReadFile(s.log())
 		return fmt.Errorf("%w; it logged:\n%s", err, said)
 	}
 	return nil
 }
 
-func (s *Server) waitReady() error {
-	ctx, cancel := context.WithTimeout(context.Background(), readyTime)
-	defer cancel()
+// ready tells whether this very process answers, and has loaded its data.
+func (s *Server) ready() error {
+	if pong, err := s.call("PING"); err != nil || pong != "PONG" {
+		return fmt.Errorf("PING: %q, %w", pong, err)
+	}
+	info, err := s.call("INFO server")
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(info, fmt.Sprintf("process_id:%d\r\n", s.Pid)) {
+		return errors.New("another server answers on this port")
+	}
+	return nil
+}
+
+// until asks again and again until there is no error. It gives up when ended is
+// closed, and after readyTime.
+func until(ended <-chan struct{}, ask func() error) error {
+	timeout := time.After(readyTime)
 	ticker := time.NewTicker(askEvery)
 	defer ticker.Stop()
 	for {
-		err := s.ask(ctx)
+		err := ask()
 		if err == nil {
 			return nil
 		}
 		select {
-		case <-s.exited:
+		case <-ended:
 			return errors.New("it ended before it was ready")
-		case <-ctx.Done():
+		case <-timeout:
 			return fmt.Errorf("it was not ready within %s: %w", readyTime, err)
 		case <-ticker.C:
 		}
 	}
 }
 
-// ask tells whether this very process answers, and has loaded its data.
-func (s *Server) ask(ctx context.Context) error {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", s.Addr)
+// call sends one command of words without spaces. An array is answered as its
+// elements' lines.
+func (s *Server) call(command string) (string, error) {
+	conn, err := net.DialTimeout("tcp", s.Addr, askTime)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
-		return err
+	if err := conn.SetDeadline(time.Now().Add(askTime)); err != nil {
+		return "", err
 	}
-	if _, err := io.WriteString(conn, "PING\r\nINFO server\r\n"); err != nil {
-		return err
+	if _, err := io.WriteString(conn, command+"\r\n"); err != nil {
+		return "", err
 	}
-	r := bufio.NewReader(conn)
-	if line, err := r.ReadString('\n'); err != nil || line != "+PONG\r\n" {
-		return fmt.Errorf("PING: %q, %v", line, err)
-	}
-	head, err := r.ReadString('\n')
-	if err != nil {
-		return err
-	}
-	n, err := strconv.Atoi(strings.Trim(head, "$\r\n"))
-	if err != nil {
-		return fmt.Errorf("INFO: %q", head)
-	}
-	info := make([]byte, n)
-	if _, err := io.ReadFull(r, info); err != nil {
-		return err
-	}
-	if !strings.Contains(string(info), fmt.Sprintf("process_id:%d\r\n", s.Pid)) {
-		return errors.New("another server answers on this port")
-	}
-	return nil
+	return answer(bufio.NewReader(conn))
 }
 
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// do is call for commands that a healthy server must accept.
+func (s *Server) do(command string) string {
+	s.t.Helper()
+	got, err := s.call(command)
 	if err != nil {
-		t.Fatalf("find a free port: %v", err)
+		s.t.Fatalf("%s at %s: %v", command, s.Addr, err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return got
+}
+
+// answer reads one value of RESP2.
+func answer(r *bufio.Reader) (string, error) {
+	line, err := r.ReadString('\n')
+	if err != nil {
+		return "", err
+	}
+	kind, rest := line[0], strings.TrimRight(line[1:], "\r\n")
+	switch kind {
+	case '+', ':':
+		return rest, nil
+	case '-':
+		return "", errors.New(rest)
+	}
+	n, err := strconv.Atoi(rest)
+	if err != nil {
+		return "", fmt.Errorf("not an answer of Redis: %q", line)
+	}
+	if kind == '$' {
+		text := make([]byte, max(n, 0)+len("\r\n"))
+		_, err := io.ReadFull(r, text)
+		return string(text[:max(n, 0)]), err
+	}
+	lines := make([]string, max(n, 0))
+	for i := range lines {
+		if lines[i], err = answer(r); err != nil {
+			return "", err
+		}
+	}
+	return strings.Join(lines, "\n"), nil
+}
+
+// freePorts finds two at once, so that they differ.
+func freePorts(t testing.TB) (addr, bus string) {
+	t.Helper()
+	var found [2]net.Addr
+	for i := range found {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatalf("find a free port: %v", err)
+		}
+		defer l.Close()
+		found[i] = l.Addr()
+	}
+	_, bus, _ = net.SplitHostPort(found[1].String())
+	return found[0].String(), bus
 }
