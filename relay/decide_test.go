@@ -331,6 +331,24 @@ func TestIssuerAwayUntilExpiry(t *testing.T) {
 	}
 }
 
+// The device that decided has closed its page by the time the decision comes to
+// nothing.
+func TestFailureIsToldToTheDeviceThatDecided(t *testing.T) {
+	h := newHarness(t, nil)
+	phone := h.device(anna, 1)
+	h.issuer.will(func(asked) relay.Outcome { return relay.Outcome{Verdict: relay.TryAgain} })
+	id := h.receive("CARD_3DS", purchase("c-1"))
+	h.pusher.clear()
+	h.decide(anna, id, relay.Decision{Action: relay.Approve, Device: relay.Device{SubscriptionID: phone}})
+	h.pass(300 * time.Second)
+	h.pass(5 * time.Second)
+	h.wantStatus(id, relay.Failed)
+	h.wantPushes(map[int]int{1: 1})
+	if got := h.pusher.all()[0].Challenge.Status; got != "failed" {
+		t.Errorf("it was told %q, want failed", got)
+	}
+}
+
 func TestIssuerComesBack(t *testing.T) {
 	h := newHarness(t, nil)
 	tries := 0
