@@ -6,40 +6,28 @@ import (
 )
 
 // Once does what the loops of Run do, one after the other in the caller's
-// goroutine, until waiting says that the lanes are empty, or nothing in them is
-// handed out. It returns when the next is due; the zero time if nothing is. The
-// states of targets are not watched.
-func (w *Worker) Once(ctx context.Context, waiting func() bool) (next time.Time, err error) {
-	for {
-		if next, err = w.due(ctx); err != nil || !waiting() {
-			return next, err
-		}
-		handled := 0
+// goroutine, until nothing is handed out. look spares it the round trips: it
+// tells whether anything is due in a partition, and whether its lanes hold
+// anything. The states of targets are not watched.
+func (w *Worker) Once(ctx context.Context, look func(partition int) (due, waiting bool)) error {
+	for handled := 1; handled > 0; {
+		handled = 0
 		for p := range w.svc.store.Partitions() {
-			leases, err := w.queue.Lease(ctx, p, w.names(), time.Millisecond)
-			if err != nil {
-				return time.Time{}, err
+			if due, _ := look(p); due {
+				if _, err := w.queue.Due(ctx, p); err != nil {
+					return err
+				}
 			}
-			handled += w.handleAll(ctx, leases)
-		}
-		if handled == 0 {
-			return next, nil
-		}
-	}
-}
-
-// due moves what is due in all partitions.
-func (w *Worker) due(ctx context.Context) (first time.Time, err error) {
-	for p := range w.svc.store.Partitions() {
-		next, err := w.queue.Due(ctx, p)
-		if err != nil {
-			return time.Time{}, err
-		}
-		if first.IsZero() || !next.IsZero() && next.Before(first) {
-			first = next
+			if _, waiting := look(p); waiting {
+				leases, err := w.queue.Lease(ctx, p, w.allLanes(), time.Millisecond)
+				if err != nil {
+					return err
+				}
+				handled += w.handleAll(ctx, leases)
+			}
 		}
 	}
-	return first, nil
+	return nil
 }
 
 // BeatOnce is one heartbeat: it takes over from dead nodes, and returns how much.
@@ -49,7 +37,7 @@ func (w *Worker) BeatOnce(ctx context.Context) (took int, err error) {
 		return 0, err
 	}
 	for _, node := range dead {
-		leases, err := w.queue.TakeOver(ctx, node, w.names())
+		leases, err := w.queue.TakeOver(ctx, node, w.allLanes())
 		if err != nil {
 			return took, err
 		}
@@ -58,12 +46,14 @@ func (w *Worker) BeatOnce(ctx context.Context) (took int, err error) {
 	return took, nil
 }
 
-func (w *Worker) names() []Lane {
-	names := make([]Lane, 0, len(w.lanes))
-	for l := range w.lanes {
-		names = append(names, l)
+// SweepOnce forgets what is owed to targets that are configured no more.
+func (w *Worker) SweepOnce(ctx context.Context) error {
+	backlog, err := w.svc.store.Backlog(ctx)
+	if err != nil {
+		return err
 	}
-	return names
+	w.sweep(ctx, backlog)
+	return nil
 }
 
 func (w *Worker) handleAll(ctx context.Context, leases []Lease) int {

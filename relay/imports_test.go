@@ -37,7 +37,7 @@ var theirs = []struct {
 	tests []string // beside the code's
 }{
 	{"github.com/redis/go-redis", []string{"relay/redisstore"}, []string{"relay/storetest", "cmd"}},
-	{"github.com/alicebob/miniredis", []string{"relay/redisstore"}, []string{"relay/storetest", "cmd"}},
+	{"github.com/alicebob/miniredis", []string{"relay/redisstore"}, []string{"relay", "cmd"}},
 	{"github.com/gin-gonic/gin", []string{"api"}, nil},
 	{"github.com/SherClockHolmes/webpush-go", []string{"push"}, []string{"cmd"}},
 	{"github.com/golang-jwt/jwt", []string{"api", "cmd/relay"}, nil},

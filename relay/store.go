@@ -99,6 +99,9 @@ type Queue interface {
 	// Postpone hands back what this node cannot do: it is handed out again, to any
 	// node, after a while. ErrLostLease.
 	Postpone(ctx context.Context, l Lease) error
+	// Forget drops what a lane has owed for longer than deliveries are kept, and
+	// tells how much that was: of a target that no node knows any more.
+	Forget(ctx context.Context, lane Lane) (dropped int, err error)
 	// Leave says that this node is going: what it still holds may be taken over
 	// at once.
 	Leave(ctx context.Context) error

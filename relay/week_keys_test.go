@@ -53,7 +53,7 @@ func (w *week) kind(key string) string {
 		w.t.Errorf("%s stays for ever", key)
 	}
 	// A challenge's life comes on top of retention, at most ten minutes.
-	longest := map[string]time.Duration{"endpoint:": 400 * day, "dead": deadLife, "dlv_": deadLife, "evt_": deadLife}[kind]
+	longest := map[string]time.Duration{"endpoint:": endpointLife, "dead": deadLife, "dlv_": deadLife, "evt_": deadLife}[kind]
 	if longest == 0 {
 		longest = retention + 10*time.Minute
 	}
@@ -155,28 +155,38 @@ func (ts tallies) checkGrowth(t *testing.T, day int, earlier tallies) {
 
 func grown(now, then, slack int) bool { return now > then+then/10+slack }
 
-func heapInUse() uint64 {
+// memory is what the process holds, after so many events.
+type memory struct{ events, heap, goroutines int }
+
+func (w *week) memory() memory {
 	runtime.GC()
 	runtime.GC() // what finalizers let go
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
+	return memory{w.events, int(m.HeapAlloc), runtime.NumGoroutine()}
 }
 
 // checkMemory compares the process with itself on an earlier day. The Redis in it
-// keeps a number for every key it ever had: some 10 an event.
-func (w *week) checkMemory(heap uint64, goroutines int) {
+// keeps a number for every key it ever had, and the dead letters: some 800 bytes
+// an event. A mebibyte is for what the runtime and the connections keep.
+func (w *week) checkMemory(before memory) {
+	w.t.Helper()
+	w.checkHeld()
+	now := w.memory()
+	w.t.Logf("memory was %+v, is %+v", before, now)
+	if most := before.heap + (now.events-before.events)*1536 + 1<<20; now.heap > most {
+		w.t.Errorf("the heap has grown from %d to %d bytes, want at most %d", before.heap, now.heap, most)
+	}
+	if now.goroutines > before.goroutines+5 {
+		w.t.Errorf("there are %d goroutines, there were %d", now.goroutines, before.goroutines)
+	}
+}
+
+// checkHeld: what the service keeps in memory is gone when nothing is owed.
+func (w *week) checkHeld() {
 	w.t.Helper()
 	if recent, watched := w.Held(); recent > 0 || watched > 0 {
 		w.t.Errorf("the service still holds %d events, and %d users are watched by nobody", recent, watched)
-	}
-	now := heapInUse()
-	w.t.Logf("heap %d KiB, was %d KiB; %d goroutines, were %d", now>>10, heap>>10, runtime.NumGoroutine(), goroutines)
-	if most := heap + heap/5 + uint64(w.events)*10*256; now > most {
-		w.t.Errorf("the heap has grown from %d to %d bytes", heap, now)
-	}
-	if n := runtime.NumGoroutine(); n > goroutines+20 {
-		w.t.Errorf("there are %d goroutines, there were %d", n, goroutines)
 	}
 }
 
@@ -200,9 +210,7 @@ func (w *week) checkVariety() {
 // as anything is kept.
 func (w *week) checkLeft() {
 	w.t.Helper()
-	if recent, watched := w.Held(); recent > 0 || watched > 0 {
-		w.t.Errorf("the service still holds %d events, and %d users are watched by nobody", recent, watched)
-	}
+	w.checkHeld()
 	redis, err := proto.Dial(w.server.Addr())
 	w.must(err)
 	defer redis.Close()
@@ -233,7 +241,7 @@ func (w *week) mayStay(redis *proto.Client, key string) bool {
 	case "devices:":
 		merchant, user, _ := strings.Cut(id, ":u:")
 		return len(w.active[relay.User{Merchant: merchant, ID: user}]) > 0
-	case "endpoint:": // who has it, for 400 days; counted by checkBounds
+	case "endpoint:": // for endpointLife; counted by checkBounds
 		return true
 	case "owed":
 		fields, err := w.server.HKeys(key)

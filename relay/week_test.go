@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -20,16 +19,20 @@ import (
 	"approvalrelay/relay/redisstore"
 )
 
-// All but the rate is as in production. 50 is the rate that is promised; it takes
-// hours.
-var weekRate = flag.Float64("week.rate", 0.005, "events per simulated second of TestWeek")
+// All but the rate is as in production: 50 is the rate that is promised, and would
+// be a week of 30 million events.
+var weekRate = flag.Float64("week.rate", 0.002, "events per simulated second of TestWeek")
 
 const (
 	day       = 24 * time.Hour
 	retention = 72 * time.Hour
-	deadLife  = 30 * day // of dead letters, see redisstore
-	warm      = 4        // the first day at whose end all that retention forgets has begun to go
-	grain     = 15 * time.Minute
+
+	// As in redisstore: of dead letters, and of whose an endpoint is.
+	deadLife     = 30 * day
+	endpointLife = 400 * day
+
+	warm  = 4 // the first day at whose end all that retention forgets has begun to go
+	grain = 15 * time.Minute
 )
 
 // A week of traffic leaves behind what retention allows, and nothing else: from
@@ -39,11 +42,10 @@ const (
 // It is not parallel: it measures the process.
 func TestWeek(t *testing.T) {
 	w := newWeek(t)
-	w.settle()
+	w.populate()
 	w.at(0, func() { w.event(0) })
 	var steady tallies
-	var heap uint64
-	goroutines := 0
+	var before memory
 	for d := 1; d <= 7; d++ {
 		w.run(start.Add(time.Duration(d) * day))
 		now := w.tally()
@@ -51,15 +53,62 @@ func TestWeek(t *testing.T) {
 		w.checkBounds(now)
 		switch {
 		case d == warm:
-			steady, heap, goroutines = now, heapInUse(), runtime.NumGoroutine()
+			steady, before = now, w.memory()
 		case d > warm:
 			now.checkGrowth(t, d, steady)
 		}
 	}
-	w.checkMemory(heap, goroutines)
+	w.checkMemory(before)
 	w.checkVariety()
 	w.over = true
 	w.run(start.Add(7*day + retention + deadLife + day))
+	w.checkLeft()
+	w.run(w.clock.Now().Add(endpointLife))
+	if n := w.tally()["endpoint:"].keys; n > 0 {
+		t.Errorf("whose %d endpoints are is still known", n)
+	}
+}
+
+// A target that is gone gets nothing, for as long as nobody resumes it: what it
+// is owed must end at max_backlog all the same, or it would fill the store.
+func TestGoneTargetCannotFillTheStore(t *testing.T) {
+	gone := target("gone", "*")
+	gone.MaxBacklog = 3
+	h := newHarness(t, withTargets(gone))
+	h.downstream.will(func(forwarded) relay.Outcome { return relay.Outcome{Verdict: relay.Gone} })
+	h.receive("CARD_STATUS", payload("card_id", "c-0"))
+	shed := h.logs.next(`"error":"the target's backlog is beyond max_backlog"`)
+	const many = 40
+	for i := range many {
+		h.accepted("CARD_STATUS", payload("card_id", fmt.Sprint("c-", i+1)))
+	}
+	within(t, shed)
+	h.quiet()
+	backlog, err := h.store.Backlog(h.ctx)
+	if owed := backlog[relay.TargetLane("gone")]; err != nil || owed > gone.MaxBacklog || owed+len(h.deadLetters()) != many+1 {
+		t.Errorf("%d are owed and %d are dead, %v; want at most %d owed, and the others dead", owed, len(h.deadLetters()), err, gone.MaxBacklog)
+	}
+}
+
+// What was owed to a target that the operator then takes out of the
+// configuration is not owed for ever.
+func TestRemovedTargetLeavesNothing(t *testing.T) {
+	w := newWeek(t)
+	u, card := holderOf(0)
+	w.plain(u, card, "handed out to nobody")
+	o := w.Options
+	o.Targets = o.Targets[:1]
+	w.serve(o)
+	for _, owed := range []int{1, 0} {
+		w.must(w.worker.SweepOnce(w.ctx))
+		backlog, err := w.store.Backlog(w.ctx)
+		w.must(err)
+		if got := backlog[relay.TargetLane("core")]; got != owed {
+			t.Errorf("%d deliveries are owed %s after the last event, want %d", got, w.clock.Now().Sub(start), owed)
+		}
+		w.run(w.clock.Now().Add(retention + time.Minute))
+	}
+	w.run(start.Add(retention + deadLife + day))
 	w.checkLeft()
 }
 
@@ -77,7 +126,7 @@ type week struct {
 	over   bool      // no more traffic
 
 	events int
-	bodies []map[string]any // the last ones, to be sent again
+	bodies []sent // the last ones, to be sent again
 	codes  map[string]string
 	active map[relay.User]map[string]bool // endpoints that are active, as far as the world knows
 	cards  map[string]bool                // "merchant:c:card" of all cards there ever were
@@ -120,10 +169,9 @@ func newWeek(t *testing.T) *week {
 	w := &week{harness: &harness{t: t, ctx: t.Context(), clock: &clock{now: start}, ring: ring}, server: miniredis.RunT(t), aged: start,
 		codes: map[string]string{}, active: map[relay.User]map[string]bool{}, cards: map[string]bool{}, users: map[string]bool{}, seen: map[string]int{}}
 	w.server.SetTime(start)
-	log := slog.New(slog.DiscardHandler)
 	w.open = func(node string) *redisstore.Store {
 		s, err := redisstore.Open(redisstore.Options{
-			URL: "redis://" + w.server.Addr(), Prefix: "relay", Partitions: 2, Vault: vault, Node: node, Clock: w.clock.Now, Log: log,
+			URL: "redis://" + w.server.Addr(), Prefix: "relay", Partitions: 2, Vault: vault, Node: node, Clock: w.clock.Now, Log: slog.New(slog.DiscardHandler),
 			Retention: redisstore.Retention{Challenges: retention, Events: retention, Deliveries: retention},
 		})
 		if err != nil {
@@ -139,9 +187,15 @@ func newWeek(t *testing.T) *week {
 	core := target("core", "*", "CARD_3DS")
 	core.Schedule.Retry = []time.Duration{5 * time.Second, 30 * time.Second, 10 * time.Minute, 2 * time.Hour, 12 * time.Hour}
 	o.Targets = append(o.Targets, core)
+	w.serve(o)
+	return w
+}
+
+// serve starts the node, anew with other options.
+func (w *week) serve(o relay.Options) {
+	log := slog.New(slog.DiscardHandler)
 	w.Service = relay.New(o, w.store, log)
 	w.worker = relay.NewWorker(w.Service, w.store, relay.Outside{Pusher: w, Issuer: w, Downstream: w}, log)
-	return w
 }
 
 func (w *week) must(err error) {
@@ -163,6 +217,7 @@ func (w *week) run(until time.Time) {
 	w.t.Helper()
 	const patience = 1000
 	stands := 0
+	w.settle()
 	for w.clock.Now().Before(until) {
 		next := until
 		if len(w.errand) > 0 && w.errand[0].at.Before(next) {
@@ -201,24 +256,38 @@ func (w *week) pass(to time.Time) bool {
 	return true
 }
 
-// settle lets everything happen that is due.
+// settle lets everything happen that is due, and notes when the next is.
 func (w *week) settle() {
 	w.t.Helper()
-	next, err := w.worker.Once(w.ctx, w.waiting)
-	w.must(err)
-	w.due = next
-}
-
-// waiting tells whether a lane has anything, without a wait for it.
-func (w *week) waiting() bool {
+	w.must(w.worker.Once(w.ctx, func(p int) (due, waiting bool) {
+		next := w.nextDue(p)
+		return !next.IsZero() && !next.After(w.clock.Now()), w.waiting(p)
+	}))
+	w.due = time.Time{}
 	for p := range w.store.Partitions() {
-		for _, l := range weekLanes {
-			if s, err := w.server.Stream(fmt.Sprintf("relay:{p%02d}:q:%s", p, l)); err == nil && len(s) > 0 {
-				return true
-			}
+		if next := w.nextDue(p); w.due.IsZero() || !next.IsZero() && next.Before(w.due) {
+			w.due = next
 		}
 	}
-	return false
+}
+
+// nextDue and waiting look into Redis, which is quicker than to ask it.
+func (w *week) nextDue(p int) time.Time {
+	due := fmt.Sprintf("relay:{p%02d}:due", p)
+	members, err := w.server.ZMembers(due)
+	if err != nil {
+		return time.Time{} // there is none
+	}
+	score, err := w.server.ZScore(due, members[0])
+	w.must(err)
+	return time.UnixMilli(int64(score)).UTC()
+}
+
+func (w *week) waiting(p int) bool {
+	return slices.ContainsFunc(weekLanes, func(l relay.Lane) bool {
+		entries, err := w.server.Stream(fmt.Sprintf("relay:{p%02d}:q:%s", p, l))
+		return err == nil && len(entries) > 0
+	})
 }
 
 var weekLanes = []relay.Lane{relay.LaneTasks, relay.LanePush, relay.LaneConfirm, relay.LaneLock, relay.TargetLane("own"), relay.TargetLane("core")}
@@ -234,7 +303,7 @@ func oneIn(n uint32, s string) bool {
 	return h.Sum32()%n == 0
 }
 
-func answered(v relay.Verdict, status int) relay.Outcome {
+func outcome(v relay.Verdict, status int) relay.Outcome {
 	return relay.Outcome{Verdict: v, Attempt: relay.Attempt{StatusCode: status}}
 }
 
@@ -242,36 +311,36 @@ func answered(v relay.Verdict, status int) relay.Outcome {
 func (w *week) Forward(_ context.Context, target string, m relay.Message) relay.Outcome {
 	if target == "own" {
 		w.saw(m.Type)
-		return answered(relay.Delivered, 200)
+		return outcome(relay.Delivered, 200)
 	}
 	if h := w.hour(); h >= 9 && h < 13 || oneIn(20, m.EventID) {
 		w.saw("core answers 500")
-		return answered(relay.TryAgain, 500)
+		return outcome(relay.TryAgain, 500)
 	}
-	return answered(relay.Delivered, 200)
+	return outcome(relay.Delivered, 200)
 }
 
 // Confirm goes by the reference.
 func (w *week) Confirm(_ context.Context, c relay.IssuerCall) relay.Outcome {
 	switch {
 	case strings.HasPrefix(c.Reference, "refuse"):
-		return answered(relay.Refused, 422)
+		return outcome(relay.Refused, 422)
 	case strings.HasPrefix(c.Reference, "away"):
-		return answered(relay.TryAgain, 503)
+		return outcome(relay.TryAgain, 503)
 	}
-	return answered(relay.Delivered, 200)
+	return outcome(relay.Delivered, 200)
 }
 
 // Lock is down for six hours a day, and refuses some cards.
 func (w *week) Lock(_ context.Context, c relay.IssuerCall) relay.Outcome {
 	switch {
 	case oneIn(5, c.ChallengeID):
-		return answered(relay.Refused, 404)
+		return outcome(relay.Refused, 404)
 	case w.hour() < 6:
 		w.saw("lock answers 500")
-		return answered(relay.TryAgain, 500)
+		return outcome(relay.TryAgain, 500)
 	}
-	return answered(relay.Delivered, 200)
+	return outcome(relay.Delivered, 200)
 }
 
 // Send: a browser that was thrown away is gone once it is active; the push

@@ -39,11 +39,16 @@ func (w *week) arrive(merchant, typ string, body map[string]any, want relay.Rece
 	if user, ok := body["user_id"].(string); ok {
 		w.users[merchant+":u:"+user] = true
 	}
-	if want == relay.Accepted {
-		w.bodies = append(w.bodies, body)
+	if want == relay.Accepted && merchant == "acme" {
+		w.bodies = append(w.bodies, sent{typ, body})
 		w.bodies = w.bodies[max(0, len(w.bodies)-repeats):]
 	}
 	return strings.Replace(r.EventID, "evt_", "chl_", 1)
+}
+
+type sent struct {
+	typ  string
+	body map[string]any
 }
 
 // event is the i-th one. What happens is told by the number, so that every day
@@ -52,14 +57,15 @@ func (w *week) event(i int) {
 	if w.over {
 		return
 	}
-	w.at(time.Duration(float64(time.Second)/ *weekRate), func() { w.event(i + 1) })
+	w.at(time.Duration(float64(time.Second) / *weekRate), func() { w.event(i + 1) })
 	kind, round := i%40, i/40
 	u, card := holderOf(round*5 + kind)
 	name := fmt.Sprint("n", i)
 	switch kind {
 	case 16, 17: // an event that is sent again
 		if len(w.bodies) == repeats {
-			w.arrive("acme", "CARD_TRANSACTION", w.bodies[round%repeats], relay.Duplicate)
+			again := w.bodies[round%repeats]
+			w.arrive("acme", again.typ, again.body, relay.Duplicate)
 		}
 	case 18:
 		w.arrive("acme", "CARD_3DS", payload("card_id", card, "auth_id", name), relay.Quarantined)
@@ -107,6 +113,19 @@ func (w *week) event(i int) {
 		w.mortal(name, u, card)
 	default:
 		w.plain(u, card, name)
+	}
+}
+
+// populate lets everybody register two browsers before the traffic begins, so
+// that the days are alike.
+func (w *week) populate() {
+	for i := range holders {
+		u, card := holderOf(i)
+		w.plain(u, card, fmt.Sprint("first-", i))
+		for n := range 2 {
+			w.browser(u, fmt.Sprint("https://push.example/", u.ID, "/", n), true)
+			w.run(w.clock.Now().Add(2 * time.Second))
+		}
 	}
 }
 

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,13 +66,8 @@ const (
 	leaseWait      = time.Second
 	leaseWaitBusy  = 50 * time.Millisecond
 	moverRest      = time.Second
-	beatEvery      = time.Second
 	storeRetryRest = 250 * time.Millisecond
 	maxHanded      = 5 // an entry whose holders died so often is poison
-
-	missedIdle  = time.Second      // longer than it takes from the store to start
-	missedEvery = 30 * time.Second // as a rule; after a failed read for missedDoubt at every beat
-	missedDoubt = 10 * time.Second
 )
 
 // NewWorker prepares a worker; Run runs it.
@@ -156,7 +149,7 @@ func (w *Worker) open() (open []Lane, busy bool) {
 	open = make([]Lane, 0, len(w.lanes))
 	for name, l := range w.lanes {
 		switch {
-		case l.paused.Load(): // for long, as a rule: no reason to come back soon
+		case l.paused.Load() && !l.shedding.Load(): // for long, as a rule: no reason to come back soon
 		case l.waiting.Load() >= int64(cap(l.slots)):
 			busy = true
 		default:
@@ -360,103 +353,6 @@ func (w *Worker) wakeMover(partition int) {
 	select {
 	case w.wake[partition] <- struct{}{}:
 	default:
-	}
-}
-
-// beat keeps this node's leases, takes over those of dead nodes, and looks for
-// those whose hand-over was lost on the way.
-func (w *Worker) beat(ctx context.Context) {
-	looked := time.Now()
-	var away time.Time // since when the store is; zero: it is not
-	for ctx.Err() == nil {
-		dead, err := w.queue.Beat(ctx)
-		away = w.beaten(ctx, away, err)
-		if err != nil {
-			rest(ctx, storeRetryRest)
-			continue
-		}
-		for _, node := range dead {
-			w.takeOver(ctx, node)
-		}
-		doubtful := time.Since(time.Unix(0, w.doubt.Load())) < missedDoubt
-		if doubtful || time.Since(looked) > missedEvery {
-			looked = time.Now()
-			w.missed(ctx)
-		}
-		rest(ctx, beatEvery)
-	}
-}
-
-// beaten says once that the store is away, for all loops, and once that it is
-// back.
-func (w *Worker) beaten(ctx context.Context, away time.Time, err error) time.Time {
-	switch {
-	case err != nil && ctx.Err() == nil && away.IsZero():
-		w.log.Warn("the store is away: nothing is sent until it is back", "error", err)
-		return time.Now()
-	case err == nil && !away.IsZero():
-		w.log.Info("the store is back", "after", time.Since(away).Round(time.Millisecond))
-		return time.Time{}
-	}
-	return away
-}
-
-func (w *Worker) missed(ctx context.Context) {
-	leases, err := w.queue.Missed(ctx, w.allLanes(), missedIdle, func(partition int, lane Lane, entry string) bool {
-		_, held := w.held.Load(heldEntry{partition, lane, entry})
-		return held
-	})
-	if err != nil && ctx.Err() == nil {
-		w.log.Warn("cannot look for leases that were lost on the way; trying again", "error", err)
-		w.doubt.Store(time.Now().UnixNano())
-	}
-	if len(leases) > 0 {
-		w.log.Info("found leases that were lost on the way", "deliveries", len(leases))
-	}
-	for _, l := range leases {
-		w.start(l)
-	}
-}
-
-func (w *Worker) allLanes() []Lane { return slices.Collect(maps.Keys(w.lanes)) }
-
-func (w *Worker) takeOver(ctx context.Context, node string) {
-	leases, err := w.queue.TakeOver(ctx, node, w.allLanes())
-	if err != nil {
-		w.log.Warn("cannot take over from a dead node; trying again", "node", node, "error", err)
-	}
-	if len(leases) > 0 {
-		w.log.Info("took over from a dead node", "node", node, "deliveries", len(leases))
-	}
-	for _, l := range leases {
-		w.start(l)
-	}
-}
-
-// watchTargets keeps the lanes' states: parked, or beyond their backlog.
-func (w *Worker) watchTargets(ctx context.Context) {
-	for ; ctx.Err() == nil; rest(ctx, beatEvery) {
-		if len(w.svc.Targets) == 0 {
-			continue
-		}
-		parked, err := w.svc.store.Parked(ctx)
-		if err != nil {
-			continue // the beat says so already; the states stay as they were
-		}
-		backlog, err := w.svc.store.Backlog(ctx)
-		if err != nil {
-			continue
-		}
-		for _, t := range w.svc.Targets {
-			l := w.lanes[TargetLane(t.Name)]
-			_, is := parked[t.Name]
-			l.paused.Store(is)
-			over := backlog[l.name] > t.MaxBacklog
-			if over && !l.shedding.Load() {
-				w.log.Error("a target's backlog is beyond max_backlog; its oldest deliveries become dead letters", "target", t.Name, "backlog", backlog[l.name])
-			}
-			l.shedding.Store(over)
-		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,15 +27,20 @@ type node struct{ *Store }
 
 var _ storetest.Backend = node{}
 
-// options of a store on the data of t.
+// testOptions of a store on the data of t. Where there are replicas, it waits
+// for one.
 func testOptions(t testing.TB, url, name string, clock func() time.Time) Options {
 	t.Helper()
 	vault, err := crypto.NewVault(bytes.Repeat([]byte{7}, 32))
 	if err != nil {
 		t.Fatal(err)
 	}
+	replicas := 0
+	if strings.HasPrefix(url, "redis+") {
+		replicas = 1
+	}
 	return Options{
-		URL: url, Prefix: t.Name(), Partitions: testPartitions, Retention: testRetention,
+		URL: url, Prefix: t.Name(), Partitions: testPartitions, Retention: testRetention, WaitReplicas: replicas,
 		Vault: vault, Node: name, Clock: clock, Log: slog.New(slog.DiscardHandler),
 	}
 }
@@ -45,9 +51,15 @@ func open(t testing.TB, o Options) node {
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
+	guard := &slotGuard{prefix: o.Prefix}
+	guard.watch(s.rdb)
+	guard.watch(s.readers)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Errorf("Close: %v", err)
+		}
+		for _, v := range guard.violations() {
+			t.Errorf("it touches two slots in one command: %s", v)
 		}
 	})
 	return node{s}
@@ -79,8 +91,7 @@ func world(t testing.TB, url string, change ...func(*Options)) (*storetest.World
 	return w, *first
 }
 
-// startCluster starts a cluster of one node, which refuses what crosses slots as
-// any cluster does.
+// startCluster starts a cluster of one node, which has no replica.
 func startCluster(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -117,13 +128,18 @@ func poll(t testing.TB, what string, done func() bool) {
 	}
 }
 
+// noFsync is for servers whose replicas a test waits for: on a disk that others
+// use as well, an fsync may take longer than a replica is waited for.
+var noFsync = []string{"--appendfsync", "no"}
+
 // backends starts every kind of Redis that the store must work on.
 func backends(t *testing.T) map[string]string {
 	t.Helper()
 	return map[string]string{
 		"embedded": "redis://" + miniredis.RunT(t).Addr(),
 		"redis":    redistest.Start(t).URL,
-		"cluster":  startCluster(t),
+		"cluster":  redistest.StartCluster(t, noFsync...).URL,
+		"sentinel": redistest.StartSentinel(t, noFsync...).URL,
 	}
 }
 

@@ -24,10 +24,19 @@ const Embedded = "embedded"
 // Timeouts of one command. Together they stay under the two seconds in which an
 // ingress must have answered.
 const (
-	dialTimeout    = time.Second
+	dialTimeout    = 500 * time.Millisecond
 	commandTimeout = 1500 * time.Millisecond
 	poolSize       = 16 // faster than more on few cores: less to switch between
 )
+
+// clusterAge is how old a client's picture of a cluster may be. Nothing else
+// tells it that a master has died: a dead one redirects nobody.
+const clusterAge = time.Second
+
+// sentinelSearch is how long a client looks for the master. It outlasts that the
+// sentinel it knows hangs: it asks that one in vain twice over, each time with
+// one repetition, before it asks the others. Callers do not wait so long.
+const sentinelSearch = 6*commandTimeout + dialTimeout
 
 // connect opens two clients: one for commands, and one for the blocking reads,
 // which would starve it of connections.
@@ -45,6 +54,9 @@ func connect(rawURL string, partitions int) (commands, readers redis.UniversalCl
 		return nil, nil, nil, err
 	}
 	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = dialTimeout, commandTimeout, commandTimeout, commandTimeout
+	// The client's own repetitions would hold the pool's places for seconds
+	// after Redis is back.
+	o.DialerRetries = 1
 	o.ContextTimeoutEnabled = true
 	o.MaxRetries, o.MinRetryBackoff, o.MaxRetryBackoff = 1, 8*time.Millisecond, 64*time.Millisecond
 	o.PoolSize = poolSize
@@ -98,7 +110,7 @@ func options(rawURL string) (redis.UniversalOptions, func(*redis.UniversalOption
 	case "":
 		return o, func(o *redis.UniversalOptions) redis.UniversalClient { return redis.NewClient(o.Simple()) }, nil
 	case "cluster":
-		return o, func(o *redis.UniversalOptions) redis.UniversalClient { return redis.NewClusterClient(o.Cluster()) }, nil
+		return o, newCluster, nil
 	case "sentinel":
 		name, err := url.PathUnescape(strings.Trim(rest, "/"))
 		if err != nil || name == "" {
@@ -106,9 +118,26 @@ func options(rawURL string) (redis.UniversalOptions, func(*redis.UniversalOption
 		}
 		o.MasterName = name
 		o.SentinelUsername, o.SentinelPassword = o.Username, o.Password
-		return o, func(o *redis.UniversalOptions) redis.UniversalClient { return redis.NewFailoverClient(o.Failover()) }, nil
+		return o, newSentinel, nil
 	}
 	return fail("unknown scheme")
+}
+
+// newCluster leaves repetitions to the cluster's client: those of the node's
+// would multiply with them.
+func newCluster(o *redis.UniversalOptions) redis.UniversalClient {
+	c := o.Cluster()
+	c.MaxRetries, c.ClusterStateReloadInterval = -1, clusterAge
+	return redis.NewClusterClient(c)
+}
+
+// newSentinel bounds a connection's attempt apart from the whole search, which
+// is what the client's own timeout is about.
+func newSentinel(o *redis.UniversalOptions) redis.UniversalClient {
+	f := o.Failover()
+	f.Dialer = redis.NewDialer(&redis.Options{DialTimeout: o.DialTimeout, TLSConfig: o.TLSConfig})
+	f.DialTimeout = sentinelSearch
+	return redis.NewFailoverClient(f)
 }
 
 // startEmbedded runs miniredis on loopback under a password of its own. It

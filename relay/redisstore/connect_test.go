@@ -1,15 +1,18 @@
 package redisstore
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"approvalrelay/relay"
+	"approvalrelay/relay/storetest/redistest"
 )
 
 func TestOptions(t *testing.T) {
@@ -113,5 +116,51 @@ func TestNoGroup(t *testing.T) {
 	}
 	if noGroup(nil) {
 		t.Error("noGroup(nil)")
+	}
+}
+
+// TestOutageEnds: however long Redis was away, and however many have asked for
+// it meanwhile, it is used within two seconds of being back.
+func TestOutageEnds(t *testing.T) {
+	t.Parallel()
+	for what, way := range map[string]struct{ begin, end func(*redistest.Server) }{
+		"refused": {(*redistest.Server).Kill, (*redistest.Server).Restart},
+		"hanging": {(*redistest.Server).Stop, (*redistest.Server).Cont},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			w, n := world(t, server.URL)
+			w.Lease(n, 0, core)
+			way.begin(server)
+			var asking sync.WaitGroup
+			for range 3 * poolSize { // more than the pool has places, and the breaker needs
+				asking.Go(func() {
+					for range 4 {
+						ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond)
+						defer cancel()
+						if err := n.Ping(ctx); !errors.Is(err, relay.ErrUnavailable) {
+							t.Errorf("Ping: %v, want ErrUnavailable", err)
+						}
+						if _, err := n.Lease(ctx, 0, []relay.Lane{core}, time.Millisecond); err == nil {
+							t.Error("Lease has an answer")
+						}
+					}
+				})
+			}
+			asking.Wait()
+			way.end(server)
+			began := time.Now()
+			poll(t, "commands work again", func() bool { return n.Ping(t.Context()) == nil })
+			poll(t, "reads work again", func() bool {
+				_, err := n.Lease(t.Context(), 0, []relay.Lane{core}, time.Millisecond)
+				return err == nil
+			})
+			if took := time.Since(began); took > 2*time.Second {
+				t.Errorf("it took %s", took)
+			} else {
+				t.Logf("it took %s", took.Round(time.Millisecond))
+			}
+		})
 	}
 }

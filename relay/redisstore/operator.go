@@ -3,8 +3,10 @@ package redisstore
 import (
 	"context"
 	"errors"
+	"net"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -125,27 +127,36 @@ func (s *Store) Backlog(ctx context.Context) (map[relay.Lane]int, error) {
 
 func change(u relay.User, id string) string { return u.Merchant + "\t" + u.ID + "\t" + id }
 
-// Changes subscribes once for the whole node. go-redis connects again by itself;
-// each new subscription may have missed something.
+// Changes subscribes once for the whole node, anew whenever the connection ends
+// or nothing answers on it: a master that hangs, or whose machine has gone, ends
+// no connection. Each new subscription may have missed something.
 func (s *Store) Changes(ctx context.Context, fn func(relay.User, string), resync func()) {
+	for ctx.Err() == nil {
+		s.subscribe(ctx, fn, resync)
+		_ = rest(ctx, 250*time.Millisecond) // the loop looks at ctx
+	}
+}
+
+// subscribe returns when the subscription has ended.
+func (s *Store) subscribe(ctx context.Context, fn func(relay.User, string), resync func()) {
 	sub := s.readers.Subscribe(ctx, s.keys.changes())
 	defer sub.Close()
-	ch := sub.ChannelWithSubscriptions(redis.WithChannelSize(1024))
-	for {
-		select {
-		case <-ctx.Done():
+	for asked := false; ctx.Err() == nil; {
+		m, err := sub.ReceiveTimeout(ctx, time.Second)
+		if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() && !asked {
+			asked, err = true, sub.Ping(ctx)
+		} else {
+			asked = false
+		}
+		if err != nil {
 			return
-		case m, ok := <-ch:
-			if !ok {
-				return
-			}
-			switch m := m.(type) {
-			case *redis.Subscription:
-				resync()
-			case *redis.Message:
-				if f := strings.Split(m.Payload, "\t"); len(f) == 3 {
-					fn(relay.User{Merchant: f[0], ID: f[1]}, f[2])
-				}
+		}
+		switch m := m.(type) {
+		case *redis.Subscription:
+			resync()
+		case *redis.Message:
+			if f := strings.Split(m.Payload, "\t"); len(f) == 3 {
+				fn(relay.User{Merchant: f[0], ID: f[1]}, f[2])
 			}
 		}
 	}

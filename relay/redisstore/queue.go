@@ -249,3 +249,17 @@ func (s *Store) Due(ctx context.Context, partition int) (time.Time, error) {
 		return time.UnixMilli(int64(at)), nil
 	}
 }
+
+// Forget trims a lane, by the time at which each entry was added.
+func (s *Store) Forget(ctx context.Context, lane relay.Lane) (int, error) {
+	before, sum := ms(s.Now().Add(-s.Retention.Deliveries)), 0
+	for p := range s.Options.Partitions {
+		res, err := s.run(ctx, forgetScript, []string{s.keys.lane(p, lane), s.keys.owed(p)}, before, string(lane))
+		if err != nil {
+			return sum, err
+		}
+		n, _ := res.(int64)
+		sum += int(n)
+	}
+	return sum, nil
+}

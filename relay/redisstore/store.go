@@ -23,11 +23,14 @@ var (
 	dueLua string
 	//go:embed scripts/retire.lua
 	retireLua string
+	//go:embed scripts/forget.lua
+	forgetLua string
 
 	arriveScript = redis.NewScript(arriveLua)
 	commitScript = redis.NewScript(commitLua)
 	dueScript    = redis.NewScript(dueLua)
 	retireScript = redis.NewScript(retireLua)
+	forgetScript = redis.NewScript(forgetLua)
 )
 
 // Options of a store.
@@ -115,6 +118,11 @@ func (s *Store) Root(ctx context.Context) (crypto.Root, error) {
 	if err != nil {
 		return crypto.Root{}, s.away(err)
 	}
+	if s.WaitReplicas > 0 { // another node's may not be there yet
+		if err := s.commit(ctx, "", noGate, batch{keys: []string{key}}); err != nil {
+			return crypto.Root{}, err
+		}
+	}
 	plain, err := s.vault.Open(sealed, key)
 	if err != nil {
 		return crypto.Root{}, fmt.Errorf("open the root key (is the key that sealed it still in storage.keys?): %w", err)
@@ -131,11 +139,16 @@ func (s *Store) run(ctx context.Context, script *redis.Script, keys []string, ar
 		}
 		return v, nil
 	}
-	v, err := s.runAndWait(ctx, script, keys, args...)
-	if redis.HasErrorPrefix(err, "NOSCRIPT") { // a pipeline cannot fall back by itself
-		if err = script.Load(ctx, s.rdb).Err(); err == nil {
-			v, err = s.runAndWait(ctx, script, keys, args...)
+	v, err := s.runAndWait(ctx, script.EvalSha, keys, args...)
+	if cluster, ok := s.rdb.(*redis.ClusterClient); ok && elsewhere(err) {
+		// To visit the masters is what loads at once where they are. The script
+		// may run twice by this, as by the client's own repetitions elsewhere.
+		if err = cluster.ForEachMaster(ctx, func(context.Context, *redis.Client) error { return nil }); err == nil {
+			v, err = s.runAndWait(ctx, script.EvalSha, keys, args...)
 		}
+	}
+	if redis.HasErrorPrefix(err, "NOSCRIPT") { // a pipeline cannot fall back by itself
+		v, err = s.runAndWait(ctx, script.Eval, keys, args...)
 	}
 	if err != nil {
 		return nil, s.away(err)
@@ -146,9 +159,14 @@ func (s *Store) run(ctx context.Context, script *redis.Script, keys []string, ar
 // replicaWait bounds WAIT, so that the ingress still answers in time.
 const replicaWait = time.Second
 
+// errReplicas says that the write is done, but not where it must be.
+var errReplicas = errors.New("too few of redis.wait_replicas have the write")
+
 // runAndWait keeps both on one connection, which is what WAIT is about: a
-// pipeline on a cluster would send it to any node, for it names no key.
-func (s *Store) runAndWait(ctx context.Context, script *redis.Script, keys []string, args ...any) (any, error) {
+// pipeline on a cluster would send it to any node, for it names no key. WAIT is
+// about all that the master had written before, so that who asks again, and is
+// told what an earlier call wrote, waits for that as well.
+func (s *Store) runAndWait(ctx context.Context, eval func(context.Context, redis.Scripter, []string, ...any) *redis.Cmd, keys []string, args ...any) (any, error) {
 	pipe := s.rdb.Pipeline()
 	if cluster, ok := s.rdb.(*redis.ClusterClient); ok {
 		master, err := cluster.MasterForKey(ctx, keys[0])
@@ -157,15 +175,28 @@ func (s *Store) runAndWait(ctx context.Context, script *redis.Script, keys []str
 		}
 		pipe = master.Pipeline()
 	}
-	done := script.EvalSha(ctx, pipe, keys, args...)
+	done := eval(ctx, pipe, keys, args...)
 	replicas := pipe.Do(ctx, "WAIT", s.WaitReplicas, replicaWait.Milliseconds())
 	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, err
 	}
 	if n, err := replicas.Int(); err != nil || n < s.WaitReplicas {
-		return nil, fmt.Errorf("only %d of redis.wait_replicas %d replicas have the write", n, s.WaitReplicas)
+		return nil, fmt.Errorf("%w: %d of %d", errReplicas, n, s.WaitReplicas)
 	}
 	return done.Result()
+}
+
+// elsewhere tells whether another node may be the master by now: this one says
+// so, or does not answer.
+func elsewhere(err error) bool {
+	var answer redis.Error
+	switch {
+	case err == nil, errors.Is(err, errReplicas):
+		return false
+	case errors.As(err, &answer):
+		return redis.HasErrorPrefix(err, "MOVED") || redis.HasErrorPrefix(err, "READONLY") || redis.HasErrorPrefix(err, "UNBLOCKED")
+	}
+	return true
 }
 
 // Challenge by id.
