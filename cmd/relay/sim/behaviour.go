@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -21,6 +22,7 @@ type Behaviour struct {
 	Delay      time.Duration // before anything else happens; the message is recorded at once
 	Hang       bool          // never answers: holds the request until its context ends
 	Reset      bool          // breaks the connection (TCP RST) instead of answering
+	Half       bool          // the answer begins, with its status and part of its body, and breaks off
 	BadHMAC    bool          // Issuer only: the answer is signed wrongly
 	RetryAfter string        // the Retry-After header of the answer, as it is
 }
@@ -53,7 +55,8 @@ func (s *Script[A]) next(about A) Behaviour {
 	return decide(n, about)
 }
 
-// answered is the status that the sender will see, 0 for none.
+// answered is the status that the sender will see, 0 for none; half an answer
+// shows it.
 func (b Behaviour) answered(err error, success int) int {
 	var f *fault
 	switch {
@@ -67,10 +70,10 @@ func (b Behaviour) answered(err error, success int) int {
 	return success
 }
 
-// play returns when the answer is to be written, after setting its headers.
-// When there must be none it aborts the handler (http.ErrAbortHandler): a plain
-// return would send an empty 200.
-func (b Behaviour) play(w http.ResponseWriter, r *http.Request) {
+// play returns when the answer, which has this status, is to be written, after
+// setting its headers. When there must be none, or but half of it, it aborts the
+// handler (http.ErrAbortHandler): a plain return would send an empty 200.
+func (b Behaviour) play(w http.ResponseWriter, r *http.Request, status int) {
 	if b.Delay > 0 {
 		timer := time.NewTimer(b.Delay)
 		defer timer.Stop()
@@ -91,6 +94,21 @@ func (b Behaviour) play(w http.ResponseWriter, r *http.Request) {
 	if b.RetryAfter != "" {
 		w.Header().Set("Retry-After", b.RetryAfter)
 	}
+	if b.Half {
+		half(w, status)
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// half begins an answer that promises more than it brings.
+func half(w http.ResponseWriter, status int) {
+	const begun = `{"encrypted_payload":"`
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(4*len(begun)))
+	w.WriteHeader(status)
+	// The sender may have gone. Flushed, because the abort drops what is buffered.
+	_, _ = io.WriteString(w, begun)
+	_ = http.NewResponseController(w).Flush()
 }
 
 // reset closes the connection so that the peer sees RST rather than EOF. A

@@ -78,7 +78,7 @@ func (d *Downstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	delivery.Status, delivery.Fault = behaviour.answered(err, http.StatusOK), faultText(err)
 	d.add(delivery, err != nil)
-	behaviour.play(w, r)
+	behaviour.play(w, r, delivery.Status)
 	w.WriteHeader(delivery.Status)
 	// The sender may have gone; the delivery is recorded as it was taken.
 	_, _ = fmt.Fprintln(w, delivery.Fault)

@@ -129,7 +129,7 @@ func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	call.Status, call.Fault = behaviour.answered(err, http.StatusOK), faultText(err)
 	i.add(call, err != nil)
-	behaviour.play(w, r)
+	behaviour.play(w, r, call.Status)
 	i.answer(w, call, behaviour.BadHMAC)
 }
 

@@ -150,7 +150,7 @@ func (p *PushService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		device.add(n, err != nil)
 	}
 	p.add(n, err != nil)
-	behaviour.play(w, r)
+	behaviour.play(w, r, n.Status)
 	if n.Status == http.StatusCreated {
 		w.Header().Set("Location", origin(device.Endpoint)+"/message/"+rand.Text())
 		w.Header().Set("TTL", strconv.Itoa(n.TTL))
