@@ -207,7 +207,7 @@ func (w *week) mortal(name string, u relay.User, card string) {
 		w.must(err)
 		w.seen["taken over"] += took
 	}
-	for _, after := range []time.Duration{4 * time.Second, 20 * time.Second, 30 * time.Second} {
+	for after := time.Second; after <= 25*time.Second; after += time.Second {
 		w.at(after, beat)
 	}
 }

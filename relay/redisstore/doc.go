@@ -35,7 +35,7 @@
 //	prefix:{pNN}:cards:H          set of a user's cards
 //	prefix:{pNN}:endpoint:FINGERPRINT  merchant, tab, user whose endpoint it is
 //	prefix:root                   the root key, sealed
-//	prefix:nodes                  sorted set of nodes by their last heartbeat (ms)
+//	prefix:nodes                  sorted set of nodes by their last heartbeat (ms), negative if they left
 //	prefix:takeover:NODE          lock, tab, who takes over from a dead node
 //	prefix:parked                 hash: target, reason
 //	prefix:changes                channel: merchant, tab, user, tab, challenge

@@ -22,36 +22,50 @@ const (
 	nodeForget = 15 * time.Second
 )
 
-// heart is what this node remembers of its heartbeats.
+// heart is what this node remembers of its own heartbeats. When Redis was away
+// nobody could beat, so who did not is judged by the time in which this node
+// could: that counts, however often it is interrupted.
 type heart struct {
-	mu     sync.Mutex
-	beatAt time.Time // the last one, by our clock
-	failed bool      // since then
-	trust  time.Time // from here on who does not beat is dead, by Redis' clock
+	mu    sync.Mutex
+	beats []time.Time // the last ones, oldest first, by Redis' clock
+	at    time.Time   // the last one, by ours
 }
 
-// beat notes a heartbeat. When Redis was away nobody could beat, so nobody is
-// taken for dead until all have had the time to.
-func (h *heart) beat(at, now time.Time) (trusted bool) {
+const (
+	steady = 2 * time.Second // between two beats: Redis was there all the time
+	heard  = time.Minute     // beats are remembered
+)
+
+func (h *heart) beat(at, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.failed {
-		h.failed, h.trust = false, now.Add(nodeLife)
+	for len(h.beats) > 0 && now.Sub(h.beats[0]) > heard {
+		h.beats = h.beats[1:]
 	}
-	h.beatAt = at
-	return !now.Before(h.trust)
+	h.beats, h.at = append(h.beats, now), at
 }
 
-func (h *heart) fail() {
+// outlives tells whether a node that last beat then would have beaten again.
+func (h *heart) outlives(then time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.failed = true
+	var could time.Duration
+	for i := 1; i < len(h.beats); i++ {
+		from, to := h.beats[i-1], h.beats[i]
+		if from.Before(then) {
+			from = then
+		}
+		if to.After(from) && h.beats[i].Sub(h.beats[i-1]) <= steady {
+			could += to.Sub(from)
+		}
+	}
+	return could >= nodeLife
 }
 
 func (h *heart) last() time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.beatAt
+	return h.at
 }
 
 // enlist makes this node known before it is handed anything: what it holds when
@@ -67,44 +81,48 @@ func (s *Store) enlist(ctx context.Context) error {
 
 // Beat sets the clock, too: one measurement a second.
 func (s *Store) Beat(ctx context.Context) ([]string, error) {
-	dead, err := s.beat(ctx)
-	if err != nil {
-		s.heart.fail()
-	}
-	return dead, err
-}
-
-func (s *Store) beat(ctx context.Context) ([]string, error) {
 	if err := s.syncClock(ctx); err != nil {
 		return nil, err
 	}
-	at := time.Now()
-	now := s.Now()
-	if err := s.seen(ctx, now); err != nil {
+	at, now := time.Now(), s.Now()
+	if err := s.seen(ctx, float64(ms(now))); err != nil {
 		return nil, err
 	}
-	if !s.heart.beat(at, now) {
-		return nil, nil
-	}
-	dead, err := s.rdb.ZRangeByScore(ctx, s.keys.nodes(), &redis.ZRangeBy{Min: "-inf", Max: strconv.FormatInt(ms(now.Add(-nodeLife)), 10)}).Result()
+	s.heart.beat(at, now)
+	late, err := s.rdb.ZRangeByScoreWithScores(ctx, s.keys.nodes(), &redis.ZRangeBy{Min: "-inf", Max: strconv.FormatInt(ms(now.Add(-nodeLife)), 10)}).Result()
 	if err != nil {
 		return nil, s.away(err)
+	}
+	var dead []string
+	for _, z := range late {
+		if last, left := lastSeen(z.Score); left || s.heart.outlives(last) {
+			dead = append(dead, z.Member.(string))
+		}
 	}
 	return dead, nil
 }
 
-// seen notes when this node was last seen. It deletes first, so that no node
-// seems to die when Redis is out of memory.
-func (s *Store) seen(ctx context.Context, at time.Time) error {
+// lastSeen reads a node's score: the time of its last beat, negative if it was a
+// farewell.
+func lastSeen(score float64) (at time.Time, left bool) {
+	if score < 0 {
+		return time.UnixMilli(int64(-score)), true
+	}
+	return time.UnixMilli(int64(score)), false
+}
+
+// seen notes a node's score. It deletes first, so that no node seems to die when
+// Redis is out of memory.
+func (s *Store) seen(ctx context.Context, score float64) error {
 	key := s.keys.nodes()
 	b := batch{keys: []string{key}}
 	b.add("ZREM", key, s.Node)
-	b.add("ZADD", key, ms(at), s.Node)
+	b.add("ZADD", key, score, s.Node)
 	return s.commit(ctx, "", noGate, b)
 }
 
-// Leave makes this node's heartbeat as old as a dead one's.
-func (s *Store) Leave(ctx context.Context) error { return s.seen(ctx, s.Now().Add(-nodeLife)) }
+// Leave says farewell: nobody need wait for this node's next beat.
+func (s *Store) Leave(ctx context.Context) error { return s.seen(ctx, -float64(ms(s.Now()))) }
 
 func nobodyHolds(int, relay.Lane, string) bool { return false }
 
@@ -205,11 +223,14 @@ func (s *Store) claim(ctx context.Context, partition int, node string, lanes []r
 // something in a lane that this node does not have: another one may, or this one
 // after its next change of configuration.
 func (s *Store) forget(ctx context.Context, node string, lanes []relay.Lane) error {
-	last, err := s.rdb.ZScore(ctx, s.keys.nodes(), node).Result()
+	score, err := s.rdb.ZScore(ctx, s.keys.nodes(), node).Result()
+	if err == redis.Nil {
+		return nil // another node was quicker
+	}
 	if err != nil {
 		return s.away(err)
 	}
-	if s.Now().Sub(time.UnixMilli(int64(last))) < nodeForget {
+	if last, _ := lastSeen(score); s.Now().Sub(last) < nodeForget {
 		return nil
 	}
 	known, err := s.Backlog(ctx)

@@ -198,6 +198,18 @@ func (w *World) dead(b Backend) []string {
 	return append([]string{}, dead...)
 }
 
+// outlived are the dead nodes that b sees after a while, and after it has beaten
+// for long enough itself.
+func (w *World) outlived(b Backend) []string {
+	w.t.Helper()
+	w.Advance(time.Minute)
+	for range 3 {
+		w.dead(b)
+		w.Advance(time.Second)
+	}
+	return w.dead(b)
+}
+
 // takeOver returns what b gets of a dead node's, by delivery id.
 func (w *World) takeOver(b Backend, node string, lanes ...relay.Lane) map[string]relay.Lease {
 	w.t.Helper()
@@ -310,16 +322,14 @@ func testForget(t *testing.T, w *World) {
 	b := w.Node("b")
 	w.dead(w.a)
 	held := w.held()
-	w.Advance(time.Minute)
-	equal(t, "dead for long", w.dead(b), []string{"a"})
+	equal(t, "dead for long", w.outlived(b), []string{"a"})
 	equal(t, "how many were taken over", len(w.takeOver(b, "a", core)), len(held))
 	equal(t, "nothing more", len(w.takeOver(b, "a", core)), 0)
 	equal(t, "forgotten", w.dead(b), []string{})
 	// It was only stopped, and comes back.
 	w.dead(w.a)
 	l := w.forward(w.a, "card")
-	w.Advance(time.Minute)
-	equal(t, "dead again", w.dead(b), []string{"a"})
+	equal(t, "dead again", w.outlived(b), []string{"a"})
 	equal(t, "taken over again", len(w.takeOver(b, "a", core)), 1)
 	w.Settle(w.a, l, nil)
 
@@ -336,9 +346,8 @@ func testTakeOverUnknownLane(t *testing.T, w *World) {
 	b, c := w.Node("b"), w.Node("c")
 	w.dead(w.a)
 	held := w.held()
-	w.Advance(time.Minute)
 	for range 3 { // b's configuration has no target core
-		equal(t, "not forgotten", w.dead(b), []string{"a"})
+		equal(t, "not forgotten", w.outlived(b), []string{"a"})
 		equal(t, "not b's", len(w.takeOver(b, "a", relay.LaneTasks, relay.LanePush)), 0)
 	}
 	equal(t, "c has the lane", len(w.takeOver(c, "a", core)), len(held))
@@ -347,8 +356,7 @@ func testTakeOverUnknownLane(t *testing.T, w *World) {
 func testDeadBeforeBeat(t *testing.T, w *World) {
 	w.forward(w.a, "card") // a reads and dies
 	b := w.Node("b")
-	w.Advance(time.Minute)
-	equal(t, "dead", w.dead(b), []string{"a"})
+	equal(t, "dead", w.outlived(b), []string{"a"})
 	equal(t, "taken over", len(w.takeOver(b, "a", core)), 1)
 }
 
