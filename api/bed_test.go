@@ -77,8 +77,13 @@ func newBed(t testing.TB, change ...func(*Options)) *bed {
 	subscribed := b.service.Watch(user12345)
 	running.Go(func() { b.service.Run(ctx) })
 	worker := relay.NewWorker(b.service, b.store, relay.Outside{Pusher: pusher(b.pushes), Issuer: b.issuer, Downstream: b.targets}, log)
-	running.Go(func() { worker.Run(ctx, time.Second) })
-	t.Cleanup(func() { cancel(); running.Wait() })
+	grace, end := context.WithCancel(context.Background())
+	running.Go(func() { worker.Run(ctx, grace) })
+	t.Cleanup(func() {
+		cancel()
+		defer time.AfterFunc(time.Second, end).Stop()
+		running.Wait()
+	})
 	<-subscribed.Missed // from here on changes are seen
 	subscribed.Close()
 	// Lists show a card's challenges once the worker has noted whose it is, which

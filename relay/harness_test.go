@@ -77,10 +77,15 @@ func newHarness(t *testing.T, change func(*relay.Options)) *harness {
 	w := relay.NewWorker(h.Service, h.store, relay.Outside{Pusher: h.pusher, Issuer: h.issuer, Downstream: h.downstream}, log)
 
 	ctx, cancel := context.WithCancel(context.Background())
+	grace, end := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { h.Run(ctx) })
-	running.Go(func() { w.Run(ctx, time.Second) })
-	h.stop = func() { cancel(); running.Wait() }
+	running.Go(func() { w.Run(ctx, grace) })
+	h.stop = func() {
+		cancel()
+		defer time.AfterFunc(time.Second, end).Stop()
+		running.Wait()
+	}
 	t.Cleanup(func() {
 		h.stop()
 		for _, secret := range []string{code, link, pan, "rat_", base64.StdEncoding.EncodeToString([]byte(code))} {

@@ -2,6 +2,8 @@ package relay
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -10,6 +12,7 @@ import (
 // Timing of what a worker does beside its deliveries.
 const (
 	beatEvery   = time.Second
+	readyBeats  = 5 * time.Second  // then the worker is not ready
 	missedIdle  = time.Second      // longer than it takes from the store to start
 	missedEvery = 30 * time.Second // as a rule; after a failed read for missedDoubt at every beat
 	missedDoubt = 10 * time.Second
@@ -17,15 +20,21 @@ const (
 )
 
 // beat keeps this node's leases, takes over those of dead nodes, and looks for
-// those whose hand-over was lost on the way.
-func (w *Worker) beat(ctx context.Context) {
+// those whose hand-over was lost on the way. From the end of ctx on it only
+// beats.
+func (w *Worker) beat(ctx, beating context.Context) {
 	looked := time.Now()
 	var away time.Time // since when the store is; zero: it is not
-	for ctx.Err() == nil {
-		dead, err := w.queue.Beat(ctx)
-		away = w.beaten(ctx, away, err)
+	for beating.Err() == nil {
+		dead, err := w.queue.Beat(beating)
+		away = w.beaten(beating, away, err)
 		if err != nil {
-			rest(ctx, storeRetryRest)
+			rest(beating, storeRetryRest)
+			continue
+		}
+		w.beatAt.Store(time.Now().UnixNano())
+		if ctx.Err() != nil {
+			rest(beating, beatEvery)
 			continue
 		}
 		for _, node := range dead {
@@ -36,8 +45,21 @@ func (w *Worker) beat(ctx context.Context) {
 			looked = time.Now()
 			w.missed(ctx)
 		}
-		rest(ctx, beatEvery)
+		rest(beating, beatEvery)
 	}
+}
+
+// Ready tells whether the worker works: its heart beats, so that it is handed
+// deliveries and keeps them.
+func (w *Worker) Ready() error {
+	last := w.beatAt.Load()
+	if last == 0 {
+		return errors.New("the worker has not begun yet")
+	}
+	if late := time.Since(time.Unix(0, last)); late > readyBeats {
+		return fmt.Errorf("the worker's last heartbeat was %s ago", late.Round(time.Second))
+	}
+	return nil
 }
 
 // beaten says once that the store is away, for all loops, and once that it is

@@ -26,7 +26,7 @@ type Worker struct {
 	doubt  atomic.Int64    // when the last read failed, ns: what it would have brought may be lost
 	active sync.WaitGroup  // deliveries under way
 	work   context.Context // ends when deliveries under way must stop
-	stop   context.CancelFunc
+	beatAt atomic.Int64    // the last heartbeat, ns
 }
 
 // Outside is whom the worker talks to. Pusher may be nil where pushes are off.
@@ -87,30 +87,24 @@ func NewWorker(svc *Service, queue Queue, out Outside, log *slog.Logger) *Worker
 	return w
 }
 
-// Run works until ctx ends, then lets what is under way finish within grace, and
-// leaves the rest to the other nodes.
-func (w *Worker) Run(ctx context.Context, grace time.Duration) {
-	w.work, w.stop = context.WithCancel(context.WithoutCancel(ctx))
-	defer w.stop()
+// Run works until ctx ends, then lets what is under way finish until grace ends,
+// and leaves the rest to the other nodes.
+func (w *Worker) Run(ctx, grace context.Context) {
+	w.work = grace
 	var loops sync.WaitGroup
 	for p := range w.svc.store.Partitions() {
 		loops.Go(func() { w.read(ctx, p) })
 		loops.Go(func() { w.move(ctx, p) })
 	}
-	loops.Go(func() { w.beat(ctx) })
 	loops.Go(func() { w.watchTargets(ctx) })
+	beating, stop := context.WithCancel(grace) // for as long as it holds anything
+	defer stop()
+	var beat sync.WaitGroup
+	beat.Go(func() { w.beat(ctx, beating) })
 	loops.Wait()
-
-	finished := make(chan struct{})
-	go func() { w.active.Wait(); close(finished) }()
-	timer := time.NewTimer(grace)
-	defer timer.Stop()
-	select {
-	case <-finished:
-	case <-timer.C:
-		w.stop()
-		<-finished
-	}
+	w.active.Wait()
+	stop()
+	beat.Wait()
 	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	if err := w.queue.Leave(leave); err != nil {

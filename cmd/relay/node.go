@@ -37,7 +37,9 @@ type node struct {
 	servers []*http.Server
 	closers []func()
 
-	stopWork context.CancelFunc
+	worker   *relay.Worker
+	stopWork context.CancelFunc // takes no more work
+	endWork  context.CancelFunc // ends what is under way
 	work     sync.WaitGroup
 	failed   chan error
 }
@@ -110,7 +112,8 @@ func (n *node) assemble(ctx context.Context) error {
 	if err := n.newAPI(ctx, policy); err != nil {
 		return err
 	}
-	n.startWork(ctx, relay.NewWorker(n.service, n.store, out, n.log))
+	n.worker = relay.NewWorker(n.service, n.store, out, n.log)
+	n.startWork(ctx)
 	return nil
 }
 
@@ -151,16 +154,26 @@ func (n *node) newAPI(ctx context.Context, policy *push.Policy) error {
 		WebhookLimits: limits, UserLimit: api.Limit{PerSecond: n.cfg.Auth.RateLimit.PerSecond, Burst: n.cfg.Auth.RateLimit.Burst},
 		Auth: auth, PushPolicy: policy, VAPIDPublicKey: n.cfg.Push.VAPID.PublicKey,
 		Metrics: promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{}), AdminToken: api.Secret(n.cfg.Admin.Token.Reveal()), AdminHosts: adminHosts(n.cfg.Server.AdminListen),
-		Ready: n.service.Ready,
+		Ready: n.ready,
 	})
 	return err
 }
 
+// ready tells whether requests find their store, and deliveries a worker.
+func (n *node) ready(ctx context.Context) error {
+	if err := n.service.Ready(ctx); err != nil {
+		return err
+	}
+	return n.worker.Ready()
+}
+
 // startWork runs what goes on without requests, until stopWork.
-func (n *node) startWork(ctx context.Context, worker *relay.Worker) {
-	ctx, n.stopWork = context.WithCancel(context.WithoutCancel(ctx))
+func (n *node) startWork(ctx context.Context) {
+	grace, endWork := context.WithCancel(context.WithoutCancel(ctx))
+	ctx, n.stopWork = context.WithCancel(grace)
+	n.endWork = endWork
 	n.work.Go(func() { n.service.Run(ctx) })
-	n.work.Go(func() { worker.Run(ctx, n.cfg.Server.ShutdownTimeout) })
+	n.work.Go(func() { n.worker.Run(ctx, grace) })
 	n.work.Go(func() { n.warnAboutRedis(ctx) })
 }
 
@@ -239,6 +252,7 @@ func (n *node) stop() error {
 			_ = s.Close()
 		}
 	}
+	defer context.AfterFunc(ctx, n.endWork)()
 	n.close()
 	n.log.Info("relay is down")
 	return errors.Join(errs...)
@@ -248,6 +262,7 @@ func (n *node) close() {
 	if n.stopWork != nil {
 		n.stopWork()
 		n.work.Wait()
+		n.endWork()
 	}
 	for i := len(n.closers) - 1; i >= 0; i-- {
 		n.closers[i]()
