@@ -31,6 +31,10 @@ func (w *world) dial() (redis.UniversalClient, error) {
 	if hosts, ok := strings.CutPrefix(w.redisURL, "redis+cluster://"); ok {
 		return redis.NewClusterClient(&redis.ClusterOptions{Addrs: strings.Split(strings.TrimSuffix(hosts, "/"), ",")}), nil
 	}
+	if rest, ok := strings.CutPrefix(w.redisURL, "redis+sentinel://"); ok {
+		hosts, name, _ := strings.Cut(rest, "/")
+		return redis.NewFailoverClient(&redis.FailoverOptions{SentinelAddrs: strings.Split(hosts, ","), MasterName: name}), nil
+	}
 	o, err := redis.ParseURL(w.redisURL)
 	if err != nil {
 		return nil, err

@@ -341,7 +341,7 @@ func (b breaches) merge(o breaches) {
 }
 
 // report fails the test, with a few examples of each kind.
-func (b breaches) report(t *testing.T) {
+func (b breaches) report(t testing.TB) {
 	t.Helper()
 	const shown = 20
 	for _, kind := range slices.Sorted(maps.Keys(b)) {

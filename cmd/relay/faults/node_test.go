@@ -189,7 +189,7 @@ func (n *node) awaitReady(after string) bool {
 // nodeLog takes the log of all processes of a node: to a file, searched for what
 // must not be in it.
 type nodeLog struct {
-	t        *testing.T
+	t        testing.TB
 	canaries []string
 
 	mu     sync.Mutex
@@ -202,7 +202,7 @@ type nodeLog struct {
 // tailLines is how much of a log is shown when something went wrong.
 const tailLines = 15
 
-func newNodeLog(t *testing.T, path string, canaries []string) *nodeLog {
+func newNodeLog(t testing.TB, path string, canaries []string) *nodeLog {
 	t.Helper()
 	file, err := os.Create(path)
 	if err != nil {
@@ -262,7 +262,7 @@ func (l *nodeLog) byLevel() map[string]int {
 }
 
 // keptDir is a directory that is only removed if the test succeeds.
-func keptDir(t *testing.T) string {
+func keptDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "relay-faults-run")
 	if err != nil {

@@ -17,12 +17,12 @@ import (
 
 // proxy is the network between one node and Redis.
 type proxy struct {
-	t    *testing.T
+	t    testing.TB
 	toxi *toxiproxy.Proxy
 }
 
 // newProxy listens before upstream, a host:port, and lets everything pass.
-func newProxy(t *testing.T, name, upstream string) *proxy {
+func newProxy(t testing.TB, name, upstream string) *proxy {
 	t.Helper()
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	var err error

@@ -121,6 +121,7 @@ func TestFaults(t *testing.T) {
 	}
 	w.enrol(t.Context())
 	w.suffer()
+	w.resumeCore()
 	w.finish()
 }
 
@@ -163,7 +164,6 @@ func (w *world) suffer() {
 // finish waits for all that is owed, checks, and prints the report.
 func (w *world) finish() {
 	begin := time.Now()
-	w.resumeCore()
 	ctx, cancel := context.WithTimeout(w.t.Context(), w.ttl+time.Minute)
 	defer cancel()
 	if err := w.drain(ctx); err != nil {

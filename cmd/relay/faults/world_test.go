@@ -30,7 +30,7 @@ import (
 // world is one run: everything around the nodes, the nodes, and the ledger of
 // what was promised and what arrived.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	ledger *ledger
 
 	redis    *redistest.Server // nil on a Redis that was given by its URL
@@ -98,7 +98,7 @@ const (
 
 // newWorld starts everything around the nodes, and makes the nodes without
 // starting them.
-func newWorld(t *testing.T, s setup) *world {
+func newWorld(t testing.TB, s setup) *world {
 	t.Helper()
 	public, private, err := push.GenerateVAPID()
 	if err != nil {
