@@ -250,21 +250,23 @@ func (s *Store) forget(ctx context.Context, node string, lanes []relay.Lane) err
 			return nil
 		}
 	}
-	return s.unlist(ctx, node, lanes)
+	return s.unlist(ctx, node, lanes, score)
 }
 
-// unlist removes the node from the groups, too. A consumer that has been handed
-// something in this very moment stays: removing it would lose that.
-func (s *Store) unlist(ctx context.Context, node string, lanes []relay.Lane) error {
+// unlist removes the node from the groups, too. One that comes back in this very
+// moment stays: what it is handed would be lost with it.
+func (s *Store) unlist(ctx context.Context, node string, lanes []relay.Lane, score float64) error {
 	for p := range s.Options.Partitions {
 		for _, l := range lanes {
-			if _, err := s.run(ctx, retireScript, []string{s.keys.lane(p, l)}, group, node); err != nil {
+			gone, err := s.run(ctx, retireScript, []string{s.keys.lane(p, l)}, group, node)
+			if err != nil {
 				return err
+			}
+			if gone == int64(0) {
+				return nil
 			}
 		}
 	}
-	if err := s.rdb.ZRem(ctx, s.keys.nodes(), node).Err(); err != nil {
-		return s.away(err)
-	}
-	return nil
+	_, err := s.run(ctx, unlistScript, []string{s.keys.nodes()}, node, strconv.FormatFloat(score, 'f', -1, 64))
+	return err
 }

@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"approvalrelay/relay"
 	"approvalrelay/relay/storetest/redistest"
 )
@@ -57,19 +59,42 @@ func TestRetire(t *testing.T) {
 	w.Arrive(n, a)
 	l := w.LeaseOne(n, a.Partition, core)
 	b := w.Node("b").(node)
-	if err := b.unlist(t.Context(), n.Node, []relay.Lane{core}); err != nil {
-		t.Fatal(err)
+	nodes := b.keys.nodes()
+	known := func() float64 {
+		t.Helper()
+		score, err := b.rdb.ZScore(t.Context(), nodes, n.Node).Result()
+		if err == redis.Nil {
+			return 0
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return score
+	}
+	unlist := func(score float64) {
+		t.Helper()
+		if err := b.unlist(t.Context(), n.Node, []relay.Lane{core}, score); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unlist(known())
+	if known() == 0 {
+		t.Error("a node that holds something was forgotten")
 	}
 	w.Settle(n, l, nil) // fails if its lease is gone
-
-	if err := b.unlist(t.Context(), n.Node, []relay.Lane{core}); err != nil {
-		t.Fatal(err)
+	unlist(known() - 1)
+	if known() == 0 {
+		t.Error("a node that has beaten since was forgotten")
+	}
+	unlist(known())
+	if known() != 0 {
+		t.Error("a node that is gone is still known")
 	}
 	n.heart.at = n.heart.at.Add(-nodeLife)
 	w.Arrive(n, owing(w))
 	w.LeaseOne(n, a.Partition, core)
-	if err := b.rdb.ZScore(t.Context(), b.keys.nodes(), n.Node).Err(); err != nil {
-		t.Errorf("it was handed something, and is not known: %v", err)
+	if known() == 0 {
+		t.Error("it was handed something, and is not known")
 	}
 }
 

@@ -23,6 +23,8 @@ var (
 	dueLua string
 	//go:embed scripts/retire.lua
 	retireLua string
+	//go:embed scripts/unlist.lua
+	unlistLua string
 	//go:embed scripts/forget.lua
 	forgetLua string
 
@@ -30,6 +32,7 @@ var (
 	commitScript = redis.NewScript(commitLua)
 	dueScript    = redis.NewScript(dueLua)
 	retireScript = redis.NewScript(retireLua)
+	unlistScript = redis.NewScript(unlistLua)
 	forgetScript = redis.NewScript(forgetLua)
 )
 

@@ -140,7 +140,8 @@ func TestScriptsStayInOneSlot(t *testing.T) {
 			return n
 		})
 	})
-	for name, s := range map[string]*redis.Script{"arrive": arriveScript, "commit": commitScript, "due": dueScript} {
+	for name, s := range map[string]*redis.Script{"arrive": arriveScript, "commit": commitScript, "due": dueScript,
+		"retire": retireScript, "unlist": unlistScript, "forget": forgetScript} {
 		if _, ok := seen.Load(s.Hash()); !ok {
 			t.Errorf("%s was never run", name)
 		}

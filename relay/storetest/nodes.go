@@ -26,6 +26,7 @@ var nodes = map[string]func(*testing.T, *World){
 	"the store has a clock of its own":                testOwnClock,
 	"what got lost on its way to a node is found":     testMissed,
 	"what is handed back goes to whoever comes":       testPostpone,
+	"a lane that nobody reads is forgotten, in time":  testForgetLane,
 }
 
 // limit is how long a test waits for what must happen; it only ends what hangs.
@@ -429,4 +430,29 @@ func testPostpone(t *testing.T, w *World) {
 	equal(t, "handed out again", again.Delivery, l.Delivery)
 	w.Settle(b, again, w.Tried(again, relay.DeliveryDelivered, time.Time{}))
 	w.owes(b, "settled", nil)
+}
+
+func testForgetLane(t *testing.T, w *World) {
+	owe := func() relay.Arrival {
+		a := w.Event("card", "")
+		a.Owe = []relay.Delivery{w.Delivery(relay.KindForward, "core", a.Event)}
+		w.Arrive(w.a, a)
+		return a
+	}
+	forget := func(want int) {
+		t.Helper()
+		if got, err := w.a.Forget(t.Context(), core); err != nil || got != want {
+			t.Fatalf("Forget = %d, %v, want %d", got, err, want)
+		}
+	}
+	owe()
+	forget(0)
+	w.owes(w.a, "younger than deliveries are kept", map[relay.Lane]int{core: 1})
+	w.Advance(20 * 365 * 24 * time.Hour) // the entries have the time of the server, not of this clock
+	forget(1)
+	w.owes(w.a, "forgotten", nil)
+	forget(0)
+	// The target comes back.
+	a := owe()
+	equal(t, "what is owed again", w.LeaseOne(w.a, a.Partition, core).Delivery.ID, a.Owe[0].ID)
 }

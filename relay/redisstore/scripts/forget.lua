@@ -9,7 +9,7 @@
 -- Returns how many were dropped.
 
 local dropped = redis.call('XTRIM', KEYS[1], 'MINID', ARGV[1])
-local owed = redis.call('HINCRBY', KEYS[2], ARGV[2], -dropped)
+local owed = redis.call('HINCRBY', KEYS[2], ARGV[2], 0 - dropped)
 if redis.call('XLEN', KEYS[1]) == 0 then
   redis.call('DEL', KEYS[1])
   if owed <= 0 then
