@@ -50,7 +50,11 @@ func (l *logBuffer) String() string {
 
 // pushed is the JSON that a browser would decrypt.
 type pushed struct {
-	To        push.Subscription
+	To           push.Subscription
+	Notification struct {
+		Title string `json:"title"`
+		Lang  string `json:"lang"`
+	} `json:"notification"`
 	Challenge struct {
 		ID          string `json:"id"`
 		Status      string `json:"status"`

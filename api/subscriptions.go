@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"regexp"
 	"strings"
 	"time"
 	"unicode"
@@ -9,8 +10,15 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"approvalrelay/push"
 	"approvalrelay/relay"
 )
+
+// maxLang is as much room as RFC 5646, section 4.4.1, asks for.
+const maxLang = 35
+
+// languageTag is the shape of a BCP 47 tag.
+var languageTag = regexp.MustCompile(`^[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8})*$`)
 
 // maxLabel is the length of a device's name in characters.
 const maxLabel = 100
@@ -56,7 +64,8 @@ func viewSubscriptions(subs []relay.Subscription) list[subscriptionView] {
 	return l
 }
 
-// subscribe takes PushSubscription.toJSON() (W3C Push API) and a label.
+// subscribe takes PushSubscription.toJSON() (W3C Push API), a label and a
+// language.
 func (s *Server) subscribe(c *gin.Context, id identity) error {
 	if s.vapidKey == "" {
 		return relay.ErrPushOff
@@ -68,6 +77,7 @@ func (s *Server) subscribe(c *gin.Context, id identity) error {
 			Auth   string `json:"auth"`
 		} `json:"keys"`
 		Label string `json:"label"`
+		Lang  string `json:"lang"`
 	}
 	if err := decodeLoosely(c, &body); err != nil {
 		return err
@@ -75,11 +85,17 @@ func (s *Server) subscribe(c *gin.Context, id identity) error {
 	if utf8.RuneCountInString(body.Label) > maxLabel || strings.ContainsFunc(body.Label, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return relay.Invalid("label", "It must be at most 100 printable characters.")
 	}
+	if body.Lang != "" {
+		if len(body.Lang) > maxLang || !languageTag.MatchString(body.Lang) {
+			return relay.Invalid("lang", "It must be a language tag (BCP 47) of at most 35 characters, such as de or pt-BR.")
+		}
+		body.Lang = push.Language(body.Lang)
+	}
 	p, err := s.policy.Parse(body.Endpoint, body.Keys.P256dh, body.Keys.Auth)
 	if err != nil {
 		return err
 	}
-	sub, created, err := s.service.Subscribe(c.Request.Context(), id.User, p, body.Label)
+	sub, created, err := s.service.Subscribe(c.Request.Context(), id.User, p, body.Label, body.Lang)
 	if err != nil {
 		return err
 	}

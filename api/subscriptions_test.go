@@ -86,6 +86,12 @@ func TestBadSubscriptions(t *testing.T) {
 		{"label", func(s map[string]any) { s["label"] = "a\nb" }},
 		{"label", func(s map[string]any) { s["label"] = "a\u202eb" }},
 		{"label", func(s map[string]any) { s["label"] = 1 }},
+		{"lang", func(s map[string]any) { s["lang"] = 1 }},
+		{"lang", func(s map[string]any) { s["lang"] = "en_US" }},
+		{"lang", func(s map[string]any) { s["lang"] = "deutschdeutsch" }},
+		{"lang", func(s map[string]any) { s["lang"] = "de-" }},
+		{"lang", func(s map[string]any) { s["lang"] = "de\n" }},
+		{"lang", func(s map[string]any) { s["lang"] = strings.Repeat("de-", 11) + "deu" }},
 	} {
 		s := subscription(t, endpoint)
 		c.change(s)
@@ -95,12 +101,51 @@ func TestBadSubscriptions(t *testing.T) {
 		}
 	}
 	s := subscription(t, endpoint)
-	s["label"] = strings.Repeat("é", 100)
+	s["label"], s["lang"] = strings.Repeat("é", 100), strings.Repeat("de-", 11)+"de"
 	b.post("/v1/push/subscriptions", asJSON(t, s)).status(201)
 	for body, field := range map[string]string{`{}`: "code", ``: "code", `{"code":1}`: "code", `{"code":"A","x":1}`: "x"} {
 		a := b.post("/v1/push/subscriptions/sub_x/activate", body).problem(400, "invalid_request")
 		if p := decodeAs[problem](a); p.Field != field {
 			t.Errorf("%s: %s", body, a.Body)
 		}
+	}
+}
+
+// TestSubscriptionLanguage: what is pushed to a device is in the language it last
+// named, and naming another one changes nothing else.
+func TestSubscriptionLanguage(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	browser := subscription(t, endpoint)
+	register := func(lang string, status int) subscriptionView {
+		t.Helper()
+		if browser["lang"] = lang; lang == "" {
+			delete(browser, "lang")
+		}
+		return decodeAs[subscriptionView](b.post("/v1/push/subscriptions", asJSON(t, browser)).status(status))
+	}
+	sub := register("de-AT", 201)
+	path := "/v1/push/subscriptions/" + sub.ID
+	p := b.pushed(func(p pushed) bool { return p.Activation.ID == sub.ID })
+	if p.Notification.Lang != "de" || p.Notification.Title != "Mitteilungen sind aktiviert" {
+		t.Errorf("activation: %+v", p.Notification)
+	}
+	b.post(path+"/activate", asJSON(t, map[string]string{"code": p.Activation.Code})).status(204)
+	for _, step := range []struct{ named, title string }{
+		{"", "Testmitteilung"}, {"fr", "Notification de test"}, {"", "Notification de test"}, {"tlh", "Test notification"},
+	} {
+		if again := register(step.named, 200); again.ID != sub.ID || again.Status != "active" {
+			t.Errorf("%q: %+v", step.named, again)
+		}
+		b.post(path+"/test", "").status(202)
+		if p := b.pushed(func(p pushed) bool { return p.Activation.ID == "" }); p.Notification.Title != step.title {
+			t.Errorf("%q: %+v, want %s", step.named, p.Notification, step.title)
+		}
+	}
+	register("zh-Hant-TW", 200)
+	id := b.challenge("acme", "CARD_3DS", nil)
+	p = b.pushed(func(p pushed) bool { return p.Challenge.ID == id })
+	if p.Notification.Lang != "zh" || p.Notification.Title != "批准 100.20 USD？" {
+		t.Errorf("%+v", p.Notification)
 	}
 }

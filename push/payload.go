@@ -38,11 +38,14 @@ type Notice struct {
 	ActionToken string // empty: not sent; never sent when Ended
 	OTP         string // empty: not sent; never sent when Ended, never in the visible text
 	PublicURL   string
-	Minimal     bool // neither amount nor payee nor card on the lock screen
+	Minimal     bool   // neither amount nor payee nor card on the lock screen
+	Lang        string // what the device asked for; see Language
 }
 
 // declarative marks a message for Declarative Web Push, which shows the
 // notification even if the worker fails; mutable lets the worker change it first.
+// The worker is then given the notification and no other part of the message, so
+// the parts stand in the notification's data as well.
 type declarative struct {
 	WebPush int  `json:"web_push,omitempty"`
 	Mutable bool `json:"mutable,omitempty"`
@@ -56,6 +59,7 @@ type notification struct {
 	Lang     string `json:"lang"`
 	Dir      string `json:"dir"`
 	Silent   bool   `json:"silent"`
+	Data     *parts `json:"data,omitempty"`
 }
 
 type challenge struct {
@@ -73,11 +77,16 @@ type activation struct {
 	Code string `json:"code"`
 }
 
+// parts are what the worker needs beside the notification.
+type parts struct {
+	Challenge  *challenge  `json:"challenge,omitempty"`
+	Activation *activation `json:"activation,omitempty"`
+}
+
 type body struct {
 	declarative
 	Notification notification `json:"notification"`
-	Challenge    *challenge   `json:"challenge,omitempty"`
-	Activation   *activation  `json:"activation,omitempty"`
+	parts
 }
 
 // Payload is the JSON to send, at most MaxPayload bytes; apple adds what
@@ -92,11 +101,12 @@ func (n Notice) Payload(apple bool) []byte {
 		c.ActionToken, c.OTP = n.ActionToken, n.OTP
 	}
 	title, text := n.text()
-	b := body{Challenge: &c, Notification: notification{
+	b := body{parts: parts{Challenge: &c}, Notification: notification{
 		Title:    title,
 		Body:     text,
 		Navigate: appURL(n.PublicURL) + "#/challenges/" + n.ChallengeID,
 		Tag:      n.ChallengeID,
+		Lang:     Language(n.Lang),
 		Silent:   n.Phase == Ended,
 	}}
 	payload := b.encode(apple)
@@ -108,24 +118,29 @@ func (n Notice) Payload(apple bool) []byte {
 }
 
 // ActivationPayload is the first push to a new subscription: visible, and proof to
-// whoever reads the code in it that the endpoint is theirs.
-func ActivationPayload(subscriptionID, code, publicURL string, apple bool) []byte {
-	b := body{Activation: &activation{subscriptionID, code}, Notification: notification{
-		Title:    "Notifications are on",
-		Body:     "Payment approvals will appear on this device",
+// whoever reads the code in it that the endpoint is theirs. lang is what the device
+// asked for; see Language.
+func ActivationPayload(subscriptionID, code, lang, publicURL string, apple bool) []byte {
+	t := textsFor(lang)
+	b := body{parts: parts{Activation: &activation{subscriptionID, code}}, Notification: notification{
+		Title:    t.activationTitle,
+		Body:     t.activationBody,
 		Navigate: appURL(publicURL),
 		Tag:      "activation",
+		Lang:     Language(lang),
 	}}
 	return b.fit(b.encode(apple), apple)
 }
 
 // TestPayload is what a cardholder sends to their own device to see that it works.
-func TestPayload(publicURL string, apple bool) []byte {
+func TestPayload(lang, publicURL string, apple bool) []byte {
+	t := textsFor(lang)
 	b := body{Notification: notification{
-		Title:    "Test notification",
-		Body:     "Notifications work on this device",
+		Title:    t.testTitle,
+		Body:     t.testBody,
 		Navigate: appURL(publicURL),
 		Tag:      "test",
+		Lang:     Language(lang),
 	}}
 	return b.fit(b.encode(apple), apple)
 }
@@ -140,8 +155,11 @@ func Topic(challengeID string) string {
 func (b body) encode(apple bool) []byte {
 	if apple {
 		b.declarative = declarative{WebPush: 8030, Mutable: true}
+		if b.parts != (parts{}) {
+			b.Notification.Data = &b.parts
+		}
 	}
-	b.Notification.Lang, b.Notification.Dir = "en", "ltr"
+	b.Notification.Dir = "ltr" // so are all languages there are
 	out, err := json.Marshal(b)
 	if err != nil {
 		panic(fmt.Sprintf("push: encode payload: %v", err)) // only strings and booleans: cannot fail
@@ -155,7 +173,7 @@ func (b body) fit(payload []byte, apple bool) []byte {
 	if len(payload) <= MaxPayload {
 		return payload
 	}
-	b.Challenge, b.Activation = nil, nil
+	b.parts = parts{}
 	b.Notification.Navigate, b.Notification.Tag = appURL(""), Topic(b.Notification.Tag)
 	return b.encode(apple)
 }

@@ -26,7 +26,12 @@ func TestPayloadGolden(t *testing.T) {
 	if got := string(announced.Payload(false)); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	if got, want := string(announced.Payload(true)), `{"web_push":8030,"mutable":true,`+want[1:]; got != want {
+	// Safari gives a worker the notification alone.
+	apple := func(plain string) string {
+		_, parts, _ := strings.Cut(plain, `"silent":false},`)
+		return `{"web_push":8030,"mutable":true,` + strings.Replace(plain, `"silent":false}`, `"silent":false,"data":{`+parts+"}", 1)[1:]
+	}
+	if got, want := string(announced.Payload(true)), apple(want); got != want {
 		t.Errorf("apple: got  %s\nwant %s", got, want)
 	}
 	ended := announced
@@ -39,12 +44,15 @@ func TestPayloadGolden(t *testing.T) {
 	}
 	const wantActivation = `{"notification":{"title":"Notifications are on","body":"Payment approvals will appear on this device",` +
 		`"navigate":"https://relay.example.com/app/","tag":"activation","lang":"en","dir":"ltr","silent":false},"activation":{"id":"sub_1","code":"c0de"}}`
-	if got := string(ActivationPayload("sub_1", "c0de", "https://relay.example.com/", false)); got != wantActivation {
+	if got := string(ActivationPayload("sub_1", "c0de", "", "https://relay.example.com/", false)); got != wantActivation {
 		t.Errorf("got  %s\nwant %s", got, wantActivation)
+	}
+	if got, want := string(ActivationPayload("sub_1", "c0de", "", "https://relay.example.com", true)), apple(wantActivation); got != want {
+		t.Errorf("apple: got  %s\nwant %s", got, want)
 	}
 	const wantTest = `{"web_push":8030,"mutable":true,"notification":{"title":"Test notification","body":"Notifications work on this device",` +
 		`"navigate":"https://relay.example.com/app/","tag":"test","lang":"en","dir":"ltr","silent":false}}`
-	if got := string(TestPayload("https://relay.example.com", true)); got != wantTest {
+	if got := string(TestPayload("en-GB", "https://relay.example.com", true)); got != wantTest {
 		t.Errorf("got  %s\nwant %s", got, wantTest)
 	}
 }
@@ -123,9 +131,10 @@ func TestPayloadProperties(t *testing.T) {
 			Amount: text("amount"), Currency: text("currency"), Payee: text("payee"), Last4: text("last4"), Wallet: text("wallet"),
 			ExpiresAt: time.Unix(rapid.Int64().Draw(t, "expires"), 0), PublicURL: text("url"), Minimal: rapid.Bool().Draw(t, "minimal"),
 			ActionToken: "TOKEN~" + text("token"), OTP: "OTP~" + text("otp"),
+			Lang: rapid.SampledFrom([]string{"en", "de", "fr", "es", "zh", text("lang")}).Draw(t, "lang"),
 		}
 		apple := rapid.Bool().Draw(t, "apple")
-		for _, payload := range [][]byte{n.Payload(apple), ActivationPayload(n.ChallengeID, n.OTP, n.PublicURL, apple), TestPayload(n.PublicURL, apple)} {
+		for _, payload := range [][]byte{n.Payload(apple), ActivationPayload(n.ChallengeID, n.OTP, n.Lang, n.PublicURL, apple), TestPayload(n.Lang, n.PublicURL, apple)} {
 			var p struct {
 				WebPush      int `json:"web_push"`
 				Mutable      bool

@@ -9,68 +9,66 @@ import (
 
 // text is the notification's title and body. A one-time code is never in it.
 func (n Notice) text() (title, body string) {
-	payee := clean(n.Payee, 80)
+	t, payee := textsFor(n.Lang), clean(n.Payee, 80)
 	switch {
 	case n.Phase == Ended && n.Minimal:
-		return endedTitle(n.Status), line()
+		return t.ended(n.Status), t.line()
 	case n.Phase == Ended:
-		return endedTitle(n.Status), line(n.amount(), payee, n.card())
+		return t.ended(n.Status), t.line(n.amount(), payee, n.card(t))
 	case n.Minimal:
-		return n.minimalTitle(), line()
+		return n.minimalTitle(t), t.line()
 	}
-	return n.announceTitle(), line(payee, n.card())
+	return n.announceTitle(t), t.line(payee, n.card(t))
 }
 
-func (n Notice) announceTitle() string {
+func (n Notice) announceTitle(t texts) string {
 	amount, wallet := n.amount(), walletName(n.Wallet)
 	verification := n.Kind == "card_verification"
 	switch {
 	case n.Method == "otp" && verification && wallet != "":
-		return "Your code for " + wallet + " is ready"
+		return with(t.codeFor, wallet)
 	case n.Method == "otp" && amount != "":
-		return "Your code for " + amount + " is ready"
-	case n.Method == "otp":
-		return "Your code is ready"
+		return with(t.codeFor, amount)
 	case n.Method == "url" && verification && wallet != "":
-		return "Confirm your card for " + wallet
+		return with(t.confirmCardFor, wallet)
 	case n.Method == "url" && amount != "":
-		return "Confirm " + amount
-	case n.Method == "url":
-		return n.minimalTitle()
-	case amount != "":
-		return "Approve " + amount + "?"
+		return with(t.confirm, amount)
+	case n.Method != "otp" && n.Method != "url" && amount != "":
+		return with(t.approve, amount)
 	}
-	return n.minimalTitle()
+	return n.minimalTitle(t)
 }
 
-func (n Notice) minimalTitle() string {
+func with(text, what string) string { return strings.Replace(text, "%s", what, 1) }
+
+func (n Notice) minimalTitle(t texts) string {
 	switch {
 	case n.Method == "otp":
-		return "Your code is ready"
+		return t.code
 	case n.Kind == "card_verification":
-		return "Card confirmation needed"
+		return t.confirmCard
 	case n.Method == "url":
-		return "Payment confirmation needed"
+		return t.confirmPayment
 	}
-	return "Payment approval needed"
+	return t.approvePayment
 }
 
-func endedTitle(status string) string {
+func (t texts) ended(status string) string {
 	switch status {
 	case "approved":
-		return "Approved"
+		return t.approved
 	case "rejected":
-		return "Rejected"
+		return t.rejected
 	case "expired":
-		return "Expired"
+		return t.expired
 	case "completed":
-		return "Completed"
+		return t.completed
 	case "cancelled":
-		return "Cancelled"
+		return t.cancelled
 	case "failed":
-		return "Could not be confirmed"
+		return t.failed
 	}
-	return "Already answered"
+	return t.answered
 }
 
 // amount is "100.20 USD". One that is too long to be shown whole is left out: half
@@ -83,12 +81,14 @@ func (n Notice) amount() string {
 	return clean(n.Amount+" "+n.Currency, limit+1)
 }
 
+const cardDots = " ····"
+
 // card names the card by four digits; anything else in the field is not shown.
-func (n Notice) card() string {
+func (n Notice) card(t texts) string {
 	if len(n.Last4) != 4 || strings.Trim(n.Last4, "0123456789") != "" {
 		return ""
 	}
-	return "card ····" + n.Last4
+	return t.card + cardDots + n.Last4
 }
 
 // walletName spells the wallets people know; others appear as the issuer names them.
@@ -106,13 +106,14 @@ func walletName(s string) string {
 }
 
 // line is a body of the parts that are not empty.
-func line(parts ...string) string {
+func (t texts) line(parts ...string) string {
 	parts = slices.DeleteFunc(parts, func(p string) bool { return p == "" })
 	if len(parts) == 0 {
-		return "Open to see it"
+		return t.open
 	}
-	if strings.HasPrefix(parts[0], "card ····") {
-		parts[0] = "C" + parts[0][1:]
+	if strings.HasPrefix(parts[0], t.card+cardDots) {
+		first, size := utf8.DecodeRuneInString(parts[0])
+		parts[0] = string(unicode.ToUpper(first)) + parts[0][size:]
 	}
 	return strings.Join(parts, " · ")
 }

@@ -218,14 +218,15 @@ func (s *Service) ActionUser(ctx context.Context, token string) (u User, challen
 var ErrPushOff = refuse(CodeNotConfigured, "Push is not configured here: the operator has set no push.vapid keys.")
 
 // Subscribe registers a push subscription. A new or changed one is pending and
-// is owed a push that carries its activation code.
-func (s *Service) Subscribe(ctx context.Context, u User, p push.Subscription, label string) (sub Subscription, created bool, err error) {
+// is owed a push that carries its activation code. lang is what its notifications
+// are written in, as push.Language knows it; empty if the device did not say.
+func (s *Service) Subscribe(ctx context.Context, u User, p push.Subscription, label, lang string) (sub Subscription, created bool, err error) {
 	if !s.Push.On {
 		return Subscription{}, false, ErrPushOff
 	}
 	_, err = s.changeDevices(ctx, u, func(d Devices, now time.Time) (Devices, []Delivery, error) {
 		partition := u.Partition(s.store.Partitions())
-		d, sub, created = d.Add(p, label, newID(prefixSubscription, partition, now), s.Push.MaxSubscriptions, now)
+		d, sub, created = d.Add(p, label, lang, newID(prefixSubscription, partition, now), s.Push.MaxSubscriptions, now)
 		if sub.Active {
 			return d, nil, nil
 		}

@@ -110,13 +110,13 @@ func (w *Worker) message(ctx context.Context, d Delivery, u User, sub Subscripti
 		if !now.Before(d.Deadline) {
 			return m, "it is too late", nil
 		}
-		m = push.Message{TTL: d.Deadline.Sub(now), Urgency: "high", Payload: push.TestPayload(w.svc.PublicURL, apple)}
+		m = push.Message{TTL: d.Deadline.Sub(now), Urgency: "high", Payload: push.TestPayload(sub.Lang, w.svc.PublicURL, apple)}
 		if d.Notice == NoticeActivation {
 			root, err := w.svc.rootKey(ctx)
 			if err != nil {
 				return m, "", err
 			}
-			m.Payload = push.ActivationPayload(sub.ID, activationCode(root, u, sub), w.svc.PublicURL, apple)
+			m.Payload = push.ActivationPayload(sub.ID, activationCode(root, u, sub), sub.Lang, w.svc.PublicURL, apple)
 		}
 		return m, "", nil
 	}
@@ -130,7 +130,7 @@ func (w *Worker) message(ctx context.Context, d Delivery, u User, sub Subscripti
 	if c = c.At(now); d.Notice == NoticeAnnounce && c.Status != Pending {
 		return m, "the challenge has ended", nil
 	}
-	n := w.notice(c)
+	n := w.notice(c, sub.Lang)
 	m = push.Message{Urgency: "high", Topic: push.Topic(c.ID), TTL: testLife}
 	if d.Notice == NoticeEnded {
 		n.Phase = push.Ended
@@ -144,11 +144,11 @@ func (w *Worker) message(ctx context.Context, d Delivery, u User, sub Subscripti
 	return m, "", nil
 }
 
-func (w *Worker) notice(c Challenge) push.Notice {
+func (w *Worker) notice(c Challenge, lang string) push.Notice {
 	return push.Notice{
 		Phase: push.Announce, ChallengeID: c.ID, Kind: string(c.Kind), Method: string(c.Method), Status: string(c.Status),
 		Amount: c.Amount, Currency: c.Currency, Payee: c.Payee, Last4: c.Last4, Wallet: c.Wallet,
-		ExpiresAt: c.ExpiresAt, PublicURL: w.svc.PublicURL, Minimal: w.svc.Push.Minimal,
+		ExpiresAt: c.ExpiresAt, PublicURL: w.svc.PublicURL, Minimal: w.svc.Push.Minimal, Lang: lang,
 	}
 }
 

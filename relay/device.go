@@ -20,6 +20,7 @@ type Subscription struct {
 	ID        string            `json:"id"`
 	Active    bool              `json:"a,omitempty"`
 	Label     string            `json:"l,omitempty"`
+	Lang      string            `json:"la,omitempty"` // what notifications are written in; "": English
 	CreatedAt time.Time         `json:"cr"`
 	UsedAt    time.Time         `json:"us"` // when the app last showed up with it
 	PendingAt time.Time         `json:"pe,omitzero"`
@@ -61,9 +62,9 @@ func (d Devices) index(id string) int {
 }
 
 // Add registers a subscription under newID. The same endpoint keeps its id, and
-// is pending again if its keys have changed. Beyond limit the one longest unused
-// goes.
-func (d Devices) Add(p push.Subscription, label, newID string, limit int, now time.Time) (next Devices, s Subscription, created bool) {
+// is pending again if its keys have changed; an empty label or lang leaves what is
+// known. Beyond limit the one longest unused goes.
+func (d Devices) Add(p push.Subscription, label, lang, newID string, limit int, now time.Time) (next Devices, s Subscription, created bool) {
 	d.List = slices.Clone(d.List)
 	if i := slices.IndexFunc(d.List, func(s Subscription) bool { return s.Push.Endpoint == p.Endpoint }); i >= 0 {
 		known := &d.List[i]
@@ -74,9 +75,12 @@ func (d Devices) Add(p push.Subscription, label, newID string, limit int, now ti
 		if label != "" {
 			known.Label = label
 		}
+		if lang != "" {
+			known.Lang = lang
+		}
 		return d, *known, false
 	}
-	s = Subscription{ID: newID, Label: label, CreatedAt: now, UsedAt: now, PendingAt: now, Push: p}
+	s = Subscription{ID: newID, Label: label, Lang: lang, CreatedAt: now, UsedAt: now, PendingAt: now, Push: p}
 	for len(d.List) >= limit {
 		oldest := slices.MinFunc(d.List, func(a, b Subscription) int { return a.UsedAt.Compare(b.UsedAt) })
 		d, _ = d.Remove(oldest.ID)

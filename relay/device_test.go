@@ -25,7 +25,7 @@ func ids(d Devices) (list []string) {
 
 func TestAddAndActivate(t *testing.T) {
 	t.Parallel()
-	d, s, created := Devices{}.Add(endpoint(1, "k"), "Phone", "sub_1", 10, testNow)
+	d, s, created := Devices{}.Add(endpoint(1, "k"), "Phone", "", "sub_1", 10, testNow)
 	if !created || s.ID != "sub_1" || s.Active || s.Label != "Phone" || !s.PendingAt.Equal(testNow) || len(d.Active()) != 0 {
 		t.Fatalf("a new subscription is %+v; want it pending", s)
 	}
@@ -39,16 +39,16 @@ func TestAddAndActivate(t *testing.T) {
 	}
 
 	// The same endpoint keeps its id and stays active, whatever id is offered.
-	d, s, created = d.Add(endpoint(1, "k"), "", "sub_9", 10, later)
+	d, s, created = d.Add(endpoint(1, "k"), "", "", "sub_9", 10, later)
 	if created || s.ID != "sub_1" || !s.Active || s.Label != "Phone" || len(d.List) != 1 {
 		t.Errorf("the same again: %+v, created %v", s, created)
 	}
-	d, s, _ = d.Add(endpoint(1, "k"), "Work phone", "sub_9", 10, later)
+	d, s, _ = d.Add(endpoint(1, "k"), "Work phone", "", "sub_9", 10, later)
 	if s.Label != "Work phone" {
 		t.Errorf("label %q, want the new one", s.Label)
 	}
 	// With new keys somebody has to prove it anew.
-	d, s, created = d.Add(endpoint(1, "other"), "", "sub_9", 10, later)
+	d, s, created = d.Add(endpoint(1, "other"), "", "", "sub_9", 10, later)
 	if created || s.ID != "sub_1" || s.Active || !s.PendingAt.Equal(later) || len(d.Active()) != 0 {
 		t.Errorf("new keys: %+v, created %v; want the same id, pending", s, created)
 	}
@@ -56,7 +56,7 @@ func TestAddAndActivate(t *testing.T) {
 
 func TestWrongCodes(t *testing.T) {
 	t.Parallel()
-	d, _, _ := Devices{}.Add(endpoint(1, "k"), "", "sub_1", 10, testNow)
+	d, _, _ := Devices{}.Add(endpoint(1, "k"), "", "", "sub_1", 10, testNow)
 	for try := range activationTries {
 		if len(d.List) != 1 {
 			t.Fatalf("gone after %d wrong codes, want %d", try, activationTries)
@@ -75,7 +75,7 @@ func TestWrongCodes(t *testing.T) {
 	}
 
 	// The tries of an active one are not counted: it cannot be guessed away.
-	d, _, _ = Devices{}.Add(endpoint(1, "k"), "", "sub_1", 10, testNow)
+	d, _, _ = Devices{}.Add(endpoint(1, "k"), "", "", "sub_1", 10, testNow)
 	d, _ = d.Activate("sub_1", true, testNow)
 	for range 2 * activationTries {
 		d, _ = d.Activate("sub_1", false, testNow)
@@ -87,8 +87,8 @@ func TestWrongCodes(t *testing.T) {
 
 func TestPendingLapse(t *testing.T) {
 	t.Parallel()
-	d, _, _ := Devices{}.Add(endpoint(1, "k"), "", "sub_1", 10, testNow)
-	d, _, _ = d.Add(endpoint(2, "k"), "", "sub_2", 10, testNow)
+	d, _, _ := Devices{}.Add(endpoint(1, "k"), "", "", "sub_1", 10, testNow)
+	d, _, _ = d.Add(endpoint(2, "k"), "", "", "sub_2", 10, testNow)
 	d, _ = d.Activate("sub_2", true, testNow)
 	if got := ids(d.Live(testNow.Add(activationTime - time.Millisecond))); len(got) != 2 {
 		t.Errorf("before its time is up: %v", got)
@@ -102,11 +102,11 @@ func TestLongestUnusedGoes(t *testing.T) {
 	t.Parallel()
 	d := Devices{}
 	for i := range 3 {
-		d, _, _ = d.Add(endpoint(i, "k"), "", fmt.Sprintf("sub_%d", i), 3, testNow.Add(time.Duration(i)*time.Second))
+		d, _, _ = d.Add(endpoint(i, "k"), "", "", fmt.Sprintf("sub_%d", i), 3, testNow.Add(time.Duration(i)*time.Second))
 	}
-	d, _, _ = d.Add(endpoint(0, "k"), "", "", 3, testNow.Add(time.Minute)) // used again
+	d, _, _ = d.Add(endpoint(0, "k"), "", "", "", 3, testNow.Add(time.Minute)) // used again
 	before := slices.Clone(d.List)
-	next, _, created := d.Add(endpoint(9, "k"), "", "sub_9", 3, testNow.Add(time.Hour))
+	next, _, created := d.Add(endpoint(9, "k"), "", "", "sub_9", 3, testNow.Add(time.Hour))
 	if got := ids(next); !created || !slices.Equal(got, []string{"sub_0", "sub_2", "sub_9"}) {
 		t.Errorf("left are %v, want sub_1 gone", got)
 	}
@@ -117,8 +117,8 @@ func TestLongestUnusedGoes(t *testing.T) {
 
 func TestRemove(t *testing.T) {
 	t.Parallel()
-	d, _, _ := Devices{}.Add(endpoint(1, "k"), "", "sub_1", 10, testNow)
-	d, _, _ = d.Add(endpoint(2, "k"), "", "sub_2", 10, testNow)
+	d, _, _ := Devices{}.Add(endpoint(1, "k"), "", "", "sub_1", 10, testNow)
+	d, _, _ = d.Add(endpoint(2, "k"), "", "", "sub_2", 10, testNow)
 	next, ok := d.Remove("sub_1")
 	if got := ids(next); !ok || !slices.Equal(got, []string{"sub_2"}) || len(d.List) != 2 {
 		t.Errorf("removed %v, left %v, before %v", ok, got, ids(d))
@@ -142,7 +142,7 @@ func TestDevicesModel(t *testing.T) {
 				p := endpoint(rapid.IntRange(1, 6).Draw(t, "endpoint"), rapid.SampledFrom([]string{"k", "l"}).Draw(t, "keys"))
 				last++
 				var s Subscription
-				d, s, _ = d.Add(p, "", fmt.Sprintf("sub_%d", last), limit, now)
+				d, s, _ = d.Add(p, "", "", fmt.Sprintf("sub_%d", last), limit, now)
 				if found, ok := d.Find(s.ID); !ok || found != s || s.Push != p || !s.UsedAt.Equal(now) {
 					t.Fatalf("added %+v, found %+v", s, found)
 				}
@@ -183,4 +183,15 @@ func TestDevicesModel(t *testing.T) {
 			},
 		})
 	})
+}
+
+func TestLanguageOfADevice(t *testing.T) {
+	t.Parallel()
+	d, s, _ := Devices{}.Add(endpoint(1, "k"), "", "de", "sub_1", 10, testNow)
+	d, _ = d.Activate("sub_1", true, testNow)
+	for _, step := range []struct{ named, want string }{{"", "de"}, {"fr", "fr"}, {"", "fr"}} {
+		if d, s, _ = d.Add(endpoint(1, "k"), "", step.named, "sub_2", 10, testNow); s.Lang != step.want || s.ID != "sub_1" || !s.Active {
+			t.Errorf("named %q: %+v, want %s and nothing else changed", step.named, s, step.want)
+		}
+	}
 }

@@ -272,7 +272,7 @@ func endpoint(n int) push.Subscription {
 // subscribe registers a browser and returns its id and the code pushed to it.
 func (h *harness) subscribe(u relay.User, n int) (id, code string) {
 	h.t.Helper()
-	sub, _, err := h.Subscribe(h.ctx, u, endpoint(n), "")
+	sub, _, err := h.Subscribe(h.ctx, u, endpoint(n), "", "")
 	if err != nil {
 		h.t.Fatal(err)
 	}

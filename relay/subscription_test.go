@@ -37,7 +37,7 @@ func TestActivation(t *testing.T) {
 
 	// The same endpoint again is the same subscription, and nobody is disturbed.
 	h.pusher.clear()
-	sub, created, err := h.Subscribe(h.ctx, anna, endpoint(1), "Phone")
+	sub, created, err := h.Subscribe(h.ctx, anna, endpoint(1), "Phone", "")
 	h.quiet()
 	if err != nil || created || sub.ID != id || !sub.Active || sub.Label != "Phone" {
 		t.Errorf("the same again: %+v, created %v, %v", sub, created, err)
@@ -47,7 +47,7 @@ func TestActivation(t *testing.T) {
 	// New keys have to be proved anew, and not by the old code.
 	changed := endpoint(1)
 	changed.Auth = "other"
-	if sub, created, err = h.Subscribe(h.ctx, anna, changed, ""); err != nil || created || sub.ID != id || sub.Active {
+	if sub, created, err = h.Subscribe(h.ctx, anna, changed, "", ""); err != nil || created || sub.ID != id || sub.Active {
 		t.Errorf("new keys: %+v, created %v, %v", sub, created, err)
 	}
 	h.quiet()
@@ -67,7 +67,7 @@ func TestNewKeysGetNothingBeforeTheyAreProved(t *testing.T) {
 	id := h.receive("CARD_3DS", purchase("c-1"))
 	changed := endpoint(1)
 	changed.P256dh = "other"
-	if sub, _, err := h.Subscribe(h.ctx, anna, changed, ""); err != nil || sub.Active {
+	if sub, _, err := h.Subscribe(h.ctx, anna, changed, "", ""); err != nil || sub.Active {
 		t.Fatalf("new keys: %+v, %v", sub, err)
 	}
 	h.store.release()
@@ -107,7 +107,7 @@ func TestSubscriptionLimit(t *testing.T) {
 		h.device(anna, n)
 		h.clock.Advance(time.Second)
 	}
-	if _, _, err := h.Subscribe(h.ctx, anna, endpoint(0), ""); err != nil { // used again
+	if _, _, err := h.Subscribe(h.ctx, anna, endpoint(0), "", ""); err != nil { // used again
 		t.Fatal(err)
 	}
 	h.clock.Advance(time.Second)
@@ -176,7 +176,7 @@ func TestUnsubscribe(t *testing.T) {
 
 func TestWithoutPushKeys(t *testing.T) {
 	h := newHarness(t, func(o *relay.Options) { o.Push.On = false })
-	_, _, err := h.Subscribe(h.ctx, anna, endpoint(1), "")
+	_, _, err := h.Subscribe(h.ctx, anna, endpoint(1), "", "")
 	refused(t, err, relay.CodeNotConfigured)
 	refused(t, h.TestPush(h.ctx, anna, "sub_x"), relay.CodeNotConfigured)
 	id := h.receive("CARD_3DS", purchase("c-1"))

@@ -175,7 +175,7 @@ func (w *week) teach(u relay.User, card, name string) {
 // browser registers, and activates its subscription when the code has come.
 func (w *week) browser(u relay.User, endpoint string, activate bool) {
 	w.users["acme:u:"+u.ID] = true
-	sub, _, err := w.Subscribe(w.ctx, u, push.Subscription{Endpoint: endpoint, P256dh: "p", Auth: "a"}, "")
+	sub, _, err := w.Subscribe(w.ctx, u, push.Subscription{Endpoint: endpoint, P256dh: "p", Auth: "a"}, "", "")
 	w.must(err)
 	w.at(time.Second, func() {
 		code := w.codes[sub.ID]

@@ -276,7 +276,7 @@ func TestActionToken(t *testing.T) {
 	h.receive("CARD_3DS", purchase("c-3"))
 	changed := endpoint(1)
 	changed.Auth = "other"
-	if _, _, err := h.Subscribe(h.ctx, anna, changed, ""); err != nil {
+	if _, _, err := h.Subscribe(h.ctx, anna, changed, "", ""); err != nil {
 		t.Fatal(err)
 	}
 	void("its subscription has new keys", token(1))
