@@ -32,6 +32,7 @@ type Options struct {
 	MaxBody        int64          // bytes of a webhook
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed
 	CORSOrigins    []string       // exact
+	Brand          web.Brand      // of the cardholder app; its Origins are CORSOrigins
 	WebhookLimits  map[string]Limit
 	UserLimit      Limit
 
@@ -135,7 +136,13 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	admin.UseRawPath = true // a card's id may hold a slash
+	o.Brand.Origins = o.CORSOrigins
+	app, err := web.Handler(o.Brand)
+	if err != nil {
+		return nil, fmt.Errorf("api: the cardholder app: %w", err)
+	}
 	s.routePublic(s.publicRoutes)
+	s.routeApp(s.publicRoutes, app)
 	s.routeAdmin(admin)
 	s.public = frame(crossOrigin(o.CORSOrigins, s.publicRoutes))
 	s.admin = frame(s.ownHost(admin))
@@ -191,13 +198,15 @@ func (s *Server) routePublic(e *gin.Engine) {
 	v1.POST("/push/subscriptions/:id/activate", s.user(s.activate))
 	v1.POST("/push/subscriptions/:id/test", s.user(s.testPush))
 	e.GET("/v1/events", s.user(s.events)) // lasts longer than a call
+}
 
-	app := gin.WrapH(http.StripPrefix("/app", web.Handler()))
+func (s *Server) routeApp(e *gin.Engine, app http.Handler) {
+	files := gin.WrapH(http.StripPrefix("/app", app))
 	toApp := func(c *gin.Context) { c.Redirect(http.StatusFound, "/app/") }
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
 		e.Handle(method, "/", toApp)
 		e.Handle(method, "/app", toApp)
-		e.Handle(method, "/app/*file", app)
+		e.Handle(method, "/app/*file", files)
 	}
 }
 
@@ -236,10 +245,16 @@ func within(d time.Duration) gin.HandlerFunc {
 	}
 }
 
-// crossOrigin lets the frontends of these origins read the API. No origin is
-// ever matched by a pattern.
+// shared tells what the frontends of other origins may read: the API, and the
+// module that calls it for them.
+func shared(path string) bool {
+	return strings.HasPrefix(path, "/v1/") || path == "/openapi.json" || path == "/app/relay.js"
+}
+
+// crossOrigin lets the frontends of these origins read what is shared. No origin
+// is ever matched by a pattern.
 func crossOrigin(origins []string, next http.Handler) http.Handler {
-	shared := cors.New(cors.Options{
+	withCORS := cors.New(cors.Options{
 		AllowOriginFunc: func(origin string) bool { return slices.Contains(origins, origin) },
 		AllowedMethods:  []string{http.MethodGet, http.MethodPost, http.MethodDelete},
 		AllowedHeaders:  []string{"Authorization", "Content-Type", requestIDHeader},
@@ -247,8 +262,8 @@ func crossOrigin(origins []string, next http.Handler) http.Handler {
 		MaxAge:          600,
 	}).Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/v1/") || r.URL.Path == "/openapi.json" {
-			shared.ServeHTTP(w, r)
+		if shared(r.URL.Path) {
+			withCORS.ServeHTTP(w, r)
 			return
 		}
 		next.ServeHTTP(w, r)

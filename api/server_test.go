@@ -9,11 +9,13 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/gin-gonic/gin"
 
+	"approvalrelay/api/web"
 	"approvalrelay/relay"
 )
 
@@ -81,6 +83,38 @@ func TestApp(t *testing.T) {
 	b.call(request{method: "POST", path: "/app/"}).problem(405, "method_not_allowed")
 }
 
+// TestRelayModule: a team's page imports it from its own origin, and caches keep
+// the answers to different pages apart.
+func TestRelayModule(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	get := func(origin string) http.Header {
+		return b.call(request{method: "GET", path: "/app/relay.js", header: http.Header{"Origin": {origin}, "Accept-Encoding": {"gzip"}}}).status(200).Header
+	}
+	for origin, allowed := range map[string]string{"https://app.example.com": "https://app.example.com", "https://evil.com": "", "": ""} {
+		h := get(origin)
+		if vary := strings.Join(h.Values("Vary"), ", "); h.Get("Access-Control-Allow-Origin") != allowed || vary != "Origin, Accept-Encoding" ||
+			h.Get("Content-Encoding") != "gzip" || h.Get("Cross-Origin-Resource-Policy") != "same-origin" {
+			t.Errorf("%q: %v", origin, h)
+		}
+	}
+}
+
+// TestBrand: what is configured reaches the app, the allowed origins with it.
+func TestBrand(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, func(o *Options) { o.Brand = web.Brand{Name: "Bank", LoginURL: "https://login.example.com/"} })
+	var got struct {
+		Name     string
+		LoginURL string `json:"login_url"`
+		Origins  []string
+	}
+	must(t, json.Unmarshal(b.call(request{method: "GET", path: "/app/config.json"}).status(200).Body, &got))
+	if got.Name != "Bank" || got.LoginURL != "https://login.example.com/" || !slices.Equal(got.Origins, []string{"https://app.example.com"}) {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestUnknownPathsAndMethods(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -120,7 +154,13 @@ func TestCORS(t *testing.T) {
 		{"/v1/challenges", "https://app.example.com:8443", false},
 		{"/v1/challenges", "null", false},
 		{"/webhooks/acme", "https://app.example.com", false},
+		{"/app/relay.js", "https://app.example.com", true},
+		{"/app/relay.js", "https://evil.com", false},
 		{"/app/", "https://app.example.com", false},
+		{"/app/main.js", "https://app.example.com", false},
+		{"/app/config.json", "https://app.example.com", false},
+		{"/app/x/../relay.js", "https://app.example.com", false},
+		{"/app/relay.js/", "https://app.example.com", false},
 	} {
 		want := ""
 		if c.allowed {
@@ -130,7 +170,7 @@ func TestCORS(t *testing.T) {
 		if h.Get("Access-Control-Allow-Origin") != want || h.Get("Access-Control-Allow-Credentials") != "" {
 			t.Errorf("%s from %s: %v", c.path, c.origin, h)
 		}
-		if c.allowed && (h.Get("Access-Control-Expose-Headers") != "X-Request-Id, Retry-After, Date" || h.Get("Vary") != "Origin") {
+		if c.allowed && (h.Get("Access-Control-Expose-Headers") != "X-Request-Id, Retry-After, Date" || h.Values("Vary")[0] != "Origin") {
 			t.Errorf("%v", h)
 		}
 		preflight := b.call(request{method: "OPTIONS", path: c.path, header: http.Header{
@@ -209,6 +249,7 @@ func TestNewRefusesMistakes(t *testing.T) {
 		"no body":         func(o *Options) { o.MaxBody = 0 },
 		"no limit":        func(o *Options) { o.UserLimit = Limit{} },
 		"key, no policy":  func(o *Options) { o.VAPIDPublicKey = "B" },
+		"a bad accent":    func(o *Options) { o.Brand.Accent = "red" },
 		"a limit without": func(o *Options) { o.UserLimit = Limit{PerSecond: 1} },
 	} {
 		o := good

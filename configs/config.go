@@ -25,6 +25,7 @@ type Config struct {
 	Retention  Retention           `yaml:"retention"`
 	Auth       Auth                `yaml:"auth"`
 	Push       Push                `yaml:"push"`
+	App        App                 `yaml:"app"`
 	Forward    Forward             `yaml:"forward"`
 	Log        Log                 `yaml:"log"`
 	Tracing    Tracing             `yaml:"tracing"`
@@ -54,6 +55,7 @@ func (c *Config) setDefaults() {
 		PerCardLimit:    PerCardLimit{Count: 5, Window: 10 * time.Minute},
 		MuteAfterReport: 20 * time.Minute,
 	}
+	c.App = App{Name: "Card approvals"}
 	c.Log = Log{Level: "info", Format: "json"}
 }
 
@@ -261,6 +263,17 @@ type VAPID struct {
 type PerCardLimit struct {
 	Count  int           `yaml:"count"`
 	Window time.Duration `yaml:"window"`
+}
+
+// App is how the cardholder app presents itself.
+type App struct {
+	Name       string `yaml:"name"`
+	Accent     string `yaml:"accent"` // #rrggbb; the app's own, if empty
+	LogoFile   string `yaml:"logo_file"`
+	Logo       []byte `yaml:"-"`           // read from LogoFile; nil without one
+	LogoType   string `yaml:"-"`           // image/png or image/svg+xml
+	SupportURL string `yaml:"support_url"` // https, mailto or tel
+	LoginURL   string `yaml:"login_url"`   // where the app sends whose session has ended
 }
 
 // Forward is where events go.

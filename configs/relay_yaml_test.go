@@ -92,7 +92,7 @@ func TestExampleShowsDefaults(t *testing.T) {
 	for name, pair := range map[string][2]any{
 		"server": {got.Server, want.Server}, "redis": {got.Redis, want.Redis}, "challenges": {got.Challenges, want.Challenges},
 		"retention": {got.Retention, want.Retention}, "auth": {got.Auth, want.Auth}, "push": {got.Push, want.Push},
-		"log": {got.Log, want.Log}, "tracing": {got.Tracing, want.Tracing},
+		"app": {got.App, want.App}, "log": {got.Log, want.Log}, "tracing": {got.Tracing, want.Tracing},
 	} {
 		if !reflect.DeepEqual(pair[0], pair[1]) {
 			t.Errorf("%s: the example has %+v, the default is %+v", name, pair[0], pair[1])

@@ -35,6 +35,7 @@ func validate(d *decoder, cfg *Config) {
 	c.challenges()
 	c.auth()
 	c.push()
+	c.app()
 	c.targets()
 	c.retention()
 	c.oneOf("log.level", cfg.Log.Level, "debug", "info", "warn", "error")

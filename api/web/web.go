@@ -1,31 +1,35 @@
-// Package web holds the cardholder app as static files and serves them.
+// Package web holds the cardholder app as static files, puts an operator's brand
+// on it, and serves it.
 //
-// Guarantees: every answer, errors included, carries a Content-Security-Policy
-// that allows nothing but this origin's own files (no inline script or style,
-// no third party, no framing); every file has a fixed media type, so nothing
+// Guarantees: every answer, errors included, carries a Content-Security-Policy:
+// that of the page and the worker allows nothing but this origin's own files (no
+// inline script or style, no third party, no framing), that of all else nothing; every file has a fixed media type, so nothing
 // depends on the host's MIME tables; every file has a strong ETag of its
-// content, so a browser revalidates cheaply and never runs a stale app.
+// content and encoding, so a browser revalidates cheaply and never runs a stale
+// app; the service worker changes whenever any file does; an accent of any colour
+// leaves every text legible (WCAG 2.2 AA).
 //
 // Non-goals: it holds no session and checks no token (the app sends one to the
-// API by itself), it lists no directories, and it compresses nothing.
+// API by itself), it lists no directories, and it lets no other origin in: whoever
+// mounts it does that for relay.js.
 package web
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"embed"
-	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"net/http"
-	"path"
+	"strconv"
+	"strings"
 	"time"
 )
 
 //go:embed app/*
 var files embed.FS
 
-// App returns the files of the cardholder app, index.html at the root.
+// App returns the files of the cardholder app as they are embedded, index.html at
+// the root.
 func App() fs.FS {
 	app, err := fs.Sub(files, "app")
 	if err != nil {
@@ -34,47 +38,47 @@ func App() fs.FS {
 	return app
 }
 
-// headers are sent with every answer. connect-src covers the API, which is on
-// the same origin; worker-src and manifest-src are what makes the app
-// installable. The service worker lies beside the page, so its scope needs no
-// Service-Worker-Allowed.
+// headers are sent with every answer. Cross-Origin-Resource-Policy keeps other
+// sites from embedding anything; a module that is imported under CORS is not
+// subject to it. There is no Cross-Origin-Opener-Policy: a team's page opens the
+// app and signs it in by postMessage.
 var headers = map[string]string{
+	"Content-Security-Policy":      "default-src 'none'; frame-ancestors 'none'",
+	"X-Content-Type-Options":       "nosniff",
+	"Referrer-Policy":              "no-referrer",
+	"Cross-Origin-Resource-Policy": "same-origin",
+	"Cache-Control":                "no-cache",
+}
+
+// running is sent beside them, or in their place, with what a browser runs: the
+// page and the worker. Elsewhere the long policies would only cost time.
+// connect-src covers the API, which is on the same origin; worker-src and
+// manifest-src are what makes the app installable. The service worker lies beside
+// the page, so its scope needs no Service-Worker-Allowed.
+var running = map[string]string{
 	"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; " +
 		"connect-src 'self'; manifest-src 'self'; worker-src 'self'; " +
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-	"X-Content-Type-Options": "nosniff",
-	"Referrer-Policy":        "no-referrer",
-	"Permissions-Policy":     "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
-	"Cache-Control":          "no-cache",
+	"Permissions-Policy": "accelerometer=(), camera=(), clipboard-read=(), display-capture=(), geolocation=(), gyroscope=(), hid=(), " +
+		"magnetometer=(), microphone=(), midi=(), payment=(), serial=(), usb=()",
 }
 
-// mediaTypes names every kind of file the app may consist of.
-var mediaTypes = map[string]string{
-	".css":         "text/css; charset=utf-8",
-	".html":        "text/html; charset=utf-8",
-	".js":          "text/javascript; charset=utf-8",
-	".svg":         "image/svg+xml",
-	".webmanifest": "application/manifest+json",
-}
-
-type asset struct {
-	body      []byte
-	etag      string
-	mediaType string
-}
-
-// Handler serves the app to requests whose mount prefix is already stripped:
-// "/" is the page, "/main.js" a file, and so on. Mount it with
-// http.StripPrefix("/app", web.Handler()) under "/app/"; the trailing slash
-// matters, because the page names its files relatively.
+// Handler serves the app under the brand to requests whose mount prefix is already
+// stripped: "/" is the page, "/main.js" a file, and so on. Mount it with
+// http.StripPrefix("/app", h) under "/app/"; the trailing slash matters, because
+// the page names its files relatively.
 //
-// Only GET and HEAD are answered (405 otherwise), unknown paths with 404, a
-// matching If-None-Match with 304. It panics when a file of the app has no
-// media type: a mistake in this package, which its tests catch.
-func Handler() http.Handler {
-	assets, err := load(App())
+// Beside the embedded files there are config.json, brand.css,
+// manifest.webmanifest and, if the brand has one, logo.png or logo.svg. Only GET
+// and HEAD are answered (405 otherwise), unknown paths with 404, a matching
+// If-None-Match with 304. Text is sent gzipped to who accepts that.
+//
+// The error says what is wrong with the brand, or with the embedded files: the
+// latter is a mistake in this package, which its tests catch.
+func Handler(b Brand) (http.Handler, error) {
+	assets, err := load(App(), b)
 	if err != nil {
-		panic("web: " + err.Error())
+		return nil, fmt.Errorf("web: %w", err)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
@@ -91,10 +95,8 @@ func Handler() http.Handler {
 			refuse(w, http.StatusNotFound)
 			return
 		}
-		header.Set("Content-Type", file.mediaType)
-		header.Set("ETag", file.etag)
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(file.body))
-	})
+		file.serve(w, r)
+	}), nil
 }
 
 // refuse answers in place of http.Error, which would drop Cache-Control.
@@ -104,28 +106,39 @@ func refuse(w http.ResponseWriter, status int) {
 	fmt.Fprintln(w, http.StatusText(status))
 }
 
-// load reads every file of app, keyed by its request path.
-func load(app fs.FS) (map[string]asset, error) {
-	assets := make(map[string]asset)
-	err := fs.WalkDir(app, ".", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
+func (a asset) serve(w http.ResponseWriter, r *http.Request) {
+	header, chosen := w.Header(), a.plain
+	if a.runs {
+		for name, value := range running {
+			header.Set(name, value)
 		}
-		mediaType, ok := mediaTypes[path.Ext(name)]
-		if !ok {
-			return fmt.Errorf("%s: no media type for this extension", name)
-		}
-		body, err := fs.ReadFile(app, name)
-		if err != nil {
-			return err
-		}
-		sum := sha256.Sum256(body)
-		assets["/"+name] = asset{body: body, etag: `"` + hex.EncodeToString(sum[:16]) + `"`, mediaType: mediaType}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the app: %w", err)
 	}
-	assets["/"] = assets["/index.html"]
-	return assets, nil
+	header.Set("Content-Type", a.mediaType)
+	if a.gzipped.body != nil {
+		header.Add("Vary", "Accept-Encoding") // beside Origin, where CORS has put that
+		if acceptsGzip(r.Header.Values("Accept-Encoding")) {
+			chosen = a.gzipped
+			header.Set("Content-Encoding", "gzip")
+			header.Set("Content-Length", strconv.Itoa(len(chosen.body))) // ServeContent leaves it out of encoded answers
+		}
+	}
+	header.Set("ETag", chosen.etag)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(chosen.body))
+}
+
+// acceptsGzip reads Accept-Encoding (RFC 9110, section 12.5.3). What names neither
+// gzip nor * is sent plain, which is always allowed.
+func acceptsGzip(fields []string) bool {
+	accepted, named := false, false
+	for _, part := range strings.Split(strings.Join(fields, ","), ",") {
+		coding, weight, _ := strings.Cut(part, ";")
+		name := strings.ToLower(strings.TrimSpace(coding))
+		if name != "gzip" && (name != "*" || named) {
+			continue
+		}
+		q, given := strings.CutPrefix(strings.ReplaceAll(strings.ToLower(weight), " ", ""), "q=")
+		value, err := strconv.ParseFloat(q, 64)
+		accepted, named = !given || err == nil && value > 0, name == "gzip"
+	}
+	return accepted
 }

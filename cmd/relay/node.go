@@ -154,7 +154,7 @@ func (n *node) newAPI(ctx context.Context, policy *push.Policy) error {
 		WebhookLimits: limits, UserLimit: api.Limit{PerSecond: n.cfg.Auth.RateLimit.PerSecond, Burst: n.cfg.Auth.RateLimit.Burst},
 		Auth: auth, PushPolicy: policy, VAPIDPublicKey: n.cfg.Push.VAPID.PublicKey,
 		Metrics: promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{}), AdminToken: api.Secret(n.cfg.Admin.Token.Reveal()), AdminHosts: adminHosts(n.cfg.Server.AdminListen),
-		Ready: n.ready,
+		Ready: n.ready, Brand: brand(n.cfg.App),
 	})
 	return err
 }

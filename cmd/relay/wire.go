@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"approvalrelay/api"
+	"approvalrelay/api/web"
 	"approvalrelay/configs"
 	"approvalrelay/crypto"
 	"approvalrelay/push"
@@ -156,6 +157,10 @@ func newAuth(ctx context.Context, cfg *configs.Config, log *slog.Logger) (*api.A
 		o.SingleMerchant = name
 	}
 	return api.NewAuth(ctx, o, time.Now)
+}
+
+func brand(a configs.App) web.Brand {
+	return web.Brand{Name: a.Name, Accent: a.Accent, Logo: a.Logo, LogoType: a.LogoType, SupportURL: a.SupportURL, LoginURL: a.LoginURL}
 }
 
 // newPusher is nil without VAPID keys: then nothing is pushed.

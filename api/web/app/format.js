@@ -1,24 +1,30 @@
-// Turns the API's values into text. All of it is English for now.
+// Turns the API's values into text, by Intl, in the page's language.
 
-const LANGUAGE = 'en';
-const regions = new Intl.DisplayNames([LANGUAGE], { type: 'region' });
-const relative = new Intl.RelativeTimeFormat(LANGUAGE, { numeric: 'auto' });
+import { locale, t } from './lang.js';
+
+const regions = new Intl.DisplayNames([locale], { type: 'region' });
+const relative = new Intl.RelativeTimeFormat(locale, { numeric: 'auto' });
+const clock = new Intl.DateTimeFormat(locale, { timeStyle: 'short' });
+const day = new Intl.DateTimeFormat(locale, { day: 'numeric', month: 'short', hour: 'numeric', minute: '2-digit' });
+const whole = new Intl.NumberFormat(locale);
+const decimalSign = new Intl.NumberFormat(locale).formatToParts(1.5).find(({ type }) => type === 'decimal').value;
 
 // formatAmount returns a decimal string with grouping and the decimals its
 // currency usually has; more, where the value has more: nothing of what will
 // be approved may be rounded away. The string never becomes a float.
 export function formatAmount({ value, currency }) {
-  const given = (value.split('.')[1] ?? '').length;
-  let usual = given;
+  const [, sign, integer, given = ''] = /^(-?)(\d+)(?:\.(\d+))?$/.exec(value) ?? [];
+  if (integer === undefined) return value;
+  const decimals = given.padEnd(usualDecimals(currency) ?? given.length, '0');
+  return sign + whole.format(BigInt(integer)) + (decimals && decimalSign + decimals);
+}
+
+function usualDecimals(currency) {
   try {
-    usual = new Intl.NumberFormat(LANGUAGE, { style: 'currency', currency }).resolvedOptions().maximumFractionDigits;
+    return new Intl.NumberFormat(locale, { style: 'currency', currency }).resolvedOptions().maximumFractionDigits;
   } catch {
-    // Not a currency code: the value is shown with the decimals it came with.
+    return undefined; // not a currency code: the value keeps the decimals it came with
   }
-  const digits = Math.max(given, usual);
-  const format = new Intl.NumberFormat(LANGUAGE, { minimumFractionDigits: digits, maximumFractionDigits: digits });
-  const text = format.format(value);
-  return text === 'NaN' ? value : text;
 }
 
 // formatCountry names an ISO 3166-1 code; anything else stays as it is.
@@ -33,11 +39,17 @@ export function formatCountry(code) {
 // formatAgo says how long before now (milliseconds) an RFC 3339 time was.
 export function formatAgo(time, now) {
   const seconds = Math.max(0, Math.round((now - Date.parse(time)) / 1000));
-  if (seconds < 45) return 'just now';
+  if (seconds < 45) return t('challenge.just_now');
   if (seconds < 45 * 60) return relative.format(-Math.max(1, Math.round(seconds / 60)), 'minute');
   if (seconds < 22 * 3600) return relative.format(-Math.max(1, Math.round(seconds / 3600)), 'hour');
   return relative.format(-Math.max(1, Math.round(seconds / 86400)), 'day');
 }
+
+// formatTime gives the time of day of a date or of milliseconds.
+export const formatTime = (time) => clock.format(new Date(time));
+
+// formatDay gives day and time of a date.
+export const formatDay = (time) => day.format(new Date(time));
 
 // formatLeft turns milliseconds into m:ss, rounded up so that 0:00 is the end.
 export function formatLeft(milliseconds) {

@@ -2,15 +2,17 @@
 // and asynchronously, so the token is gone from the address bar and the
 // history before the rest of the app has even arrived.
 
+// usable tells whether a token can be sent at all: a header value with any
+// other character would make fetch throw.
+export const usable = (token) => typeof token === 'string' && /^[\w.~+/=-]+$/.test(token);
+
 // takeToken returns the token of "#token=…", or null, and removes it from the
-// address whether or not it can be used. A header value with any other
-// character would make fetch throw, so such a token is as good as none.
+// address whether or not it can be used.
 export function takeToken() {
-  const parameters = new URLSearchParams(location.hash.slice(1));
-  const token = parameters.get('token');
+  const token = new URLSearchParams(location.hash.slice(1)).get('token');
   if (token === null) return null;
   history.replaceState(null, '', location.pathname + location.search);
-  return /^[\w.~+/=-]+$/.test(token) ? token : null;
+  return usable(token) ? token : null;
 }
 
 export const firstToken = takeToken();

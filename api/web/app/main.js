@@ -1,80 +1,106 @@
-// The page: session, list of challenges, and what the buttons do.
+// The page: session, connection, and what the buttons do.
 
 import { firstToken, takeToken } from './fragment.js';
-import { Api } from './api.js';
-import { follow } from './events.js';
+import { config } from './config.js';
+import { at, element, say } from './element.js';
+import { formatTime } from './format.js';
+import { language, t, translate } from './lang.js';
 import { explain } from './messages.js';
 import { PushPanel } from './panel.js';
-import { clearToken, loadToken, saveToken } from './store/session.js';
-import { ChallengeView, isLive } from './view.js';
-import { now } from './clock.js';
+import { Queue } from './queue.js';
+import { Relay } from './relay.js';
+import { confirmReport, dropReport } from './report.js';
+import { leaveToSignIn, loginAddress, onMessage, ready } from './signin.js';
+import { load, remove, save } from './store/session.js';
+import { isLive } from './view.js';
 
-const SWEEP_GRACE = 3000; // how long after its end the server may take to say that a challenge expired
-const ORDER = { pending: 0, confirming: 1 };
-const STATES = {
-  live: '',
-  reconnecting: 'Reconnecting…',
-  offline: 'You are offline',
-};
+const RECENT = 20;
 
-const at = (id) => document.getElementById(id);
-const views = new Map(); // challenge id -> ChallengeView
 let token = '';
-let api = null;
+let relay = null;
+let refused = ''; // the last token that was not accepted
 let leave = new AbortController(); // ends everything that belongs to the current session
-const lastAsked = new Map(); // challenge id -> when its overdue end was asked for
+let line = 'live';
+let upToDateAt = 0; // when the page last knew all that waits; 0: never in this session
 const panel = new PushPanel();
+const queue = new Queue({ act, overdue: ask, ended, change: arrange });
+const tabs = new BroadcastChannel('approvals');
 
 async function start() {
-  if (firstToken) return signIn(firstToken, true);
-  const stored = await storedToken();
-  return stored ? signIn(stored, false) : showSignedOut('');
+  brand();
+  onMessage((sent) => sent !== token && sent !== refused && signIn(sent, true));
+  save('lang', language).catch(() => {});
+  if (firstToken) await signIn(firstToken, true);
+  else await resume();
+  ready();
+}
+
+function brand() {
+  translate(document);
+  say(at('name'), config.name);
+  document.title = config.name;
+  at('logo').append(element('img', { src: new URL(config.logo, import.meta.url).href, width: 32, height: 32, alt: '' }));
+  for (const link of document.querySelectorAll('.help')) {
+    link.hidden = !config.support_url;
+    link.href = config.support_url;
+  }
 }
 
 // Without storage (some private windows) the session lasts as long as the page.
-const storedToken = () => loadToken().catch(() => undefined);
+const stored = () => load('token').catch(() => undefined);
 
-function signIn(newToken, isNew) {
+async function resume() {
+  const kept = await stored();
+  if (kept) await signIn(kept, false);
+  else showSignedOut('');
+}
+
+async function signIn(newToken, isNew) {
   reset();
   token = newToken;
-  if (isNew) saveToken(token).catch(() => {});
-  api = new Api(token);
-  at('signed-out').hidden = true;
-  at('signed-in').hidden = false;
-  at('loading').hidden = false;
-  panel.start(api);
-  refresh('all');
-  follow(api, { onEvent, onState, signal: leave.signal }).catch(failed);
+  relay = new Relay({ token });
+  const mine = relay;
+  queue.clear(() => mine.now());
+  show('starting');
+  if (isNew) await save('token', token).catch(() => {});
+  await Promise.all([refresh(), panel.prepare()]);
+  if (mine !== relay) return;
+  show('signed-in');
+  followAddress();
+  panel.start(relay);
+  relay.watch({ onSnapshot, onChallenge: (challenge) => queue.take(challenge, true), onState, signal: leave.signal })
+    .catch(failed);
 }
 
 function reset() {
   leave.abort();
   leave = new AbortController();
-  api = null;
-  for (const view of views.values()) view.hideSecret();
-  views.clear();
-  lastAsked.clear();
-  at('queue').replaceChildren();
-  at('recent').replaceChildren();
+  relay = null;
+  upToDateAt = 0;
+  dropReport();
+  queue.clear(Date.now);
+  onState('live');
   notice('');
 }
+
+const show = (page) => ['starting', 'signed-out', 'signed-in'].forEach((id) => { at(id).hidden = id !== page; });
 
 function showSignedOut(reason) {
   reset();
   token = '';
-  document.title = 'Card approvals';
-  onState('live');
-  at('signed-in').hidden = true;
-  at('signed-out').hidden = false;
+  at('sign-in').hidden = !config.login_url;
+  at('sign-in').href = loginAddress();
   at('signed-out-reason').textContent = reason;
   at('signed-out-reason').hidden = reason === '';
+  show('signed-out');
 }
 
 async function signOut() {
   // A shared device must not go on receiving pushes; but being offline must
   // not keep anybody from signing out.
   await panel.stop().catch(() => {});
-  await clearToken().catch(() => {});
+  await Promise.all([remove('token'), remove('push')]).catch(() => {});
+  tabs.postMessage('signed-out');
   showSignedOut('');
 }
 
@@ -82,121 +108,78 @@ async function signOut() {
 // signed in again meanwhile.
 async function failed(error) {
   if (error.status !== 401) return;
-  const refused = token;
-  const stored = await storedToken();
-  if (refused !== token) return;
-  if (stored && stored !== refused) {
-    signIn(stored, false);
-    return;
-  }
-  await clearToken().catch(() => {});
-  showSignedOut('Your session has ended. Please sign in again.');
+  const tried = token;
+  const kept = await stored();
+  if (tried !== token) return;
+  if (kept && kept !== tried) return void signIn(kept, false);
+  refused = tried;
+  await remove('token').catch(() => {});
+  showSignedOut(t('page.session_ended'));
+  if (!ready()) leaveToSignIn();
 }
 
 function onState(state) {
-  at('connection').textContent = STATES[state];
-  at('connection').hidden = state === 'live';
+  if (line === 'live' && upToDateAt) upToDateAt = relay.now();
+  line = state;
+  at('connection').dataset.state = state;
+  queue.offline = state === 'offline';
+  say(at('connection'), state === 'live' ? '' : t(`page.${state}`));
+  say(at('as-of'), state === 'live' || !upToDateAt ? '' : t('page.as_of', { time: formatTime(upToDateAt) }));
+  showIdle();
   // While no stream stands, each new try also asks once.
-  if (state === 'reconnecting') refresh('pending');
+  if (state === 'reconnecting' && relay) refresh('pending');
 }
 
-function onEvent(name, data) {
-  if (name === 'challenge') take(data);
-  if (name === 'snapshot') {
-    takePending(Array.isArray(data) ? data : data.data);
-    refresh('all');
-  }
+function onSnapshot(pending) {
+  upToDateAt = relay.now();
+  queue.takePending(pending, true);
+  refresh();
 }
 
-async function refresh(status) {
-  const asked = api;
+async function refresh(status = 'all') {
+  const asked = relay;
   try {
-    const { data } = await asked.challenges(status);
-    if (asked !== api) return;
-    if (status === 'pending') takePending(data);
-    else data.forEach(take);
-    at('loading').hidden = true;
-    arrange();
+    const { data } = await asked.list({ status, limit: RECENT });
+    if (asked !== relay) return;
+    const isFirst = upToDateAt === 0;
+    upToDateAt = relay.now();
+    queue.takePending(data.filter(isLive), !isFirst);
+    for (const challenge of data) queue.take(challenge, false);
+    showIdle();
   } catch (error) {
-    if (asked === api) failed(error);
+    if (asked !== relay) return;
+    if (!upToDateAt && line === 'live') onState(navigator.onLine ? 'reconnecting' : 'offline');
+    await failed(error);
   }
 }
 
-// takePending takes in everything that is pending now; what is on the page as
-// pending but not in it has ended meanwhile, so its end is asked for.
-function takePending(pending) {
-  const ids = new Set(pending.map(({ id }) => id));
-  for (const [id, view] of views) {
-    if (isLive(view.challenge) && !ids.has(id)) ask(id);
-  }
-  pending.forEach(take);
-  at('loading').hidden = true;
-  arrange();
-}
-
+// ask fetches one challenge: whatever the page believes, the server knows.
 async function ask(id) {
-  const asked = api;
+  const asked = relay;
   try {
-    const challenge = await asked.challenge(id);
-    if (asked === api) take(challenge);
+    const challenge = await asked.get(id);
+    if (asked === relay) queue.take(challenge, false);
   } catch (error) {
-    if (asked !== api) return;
-    if (error.code === 'not_found') forget(id);
-    else failed(error);
+    if (asked !== relay) return;
+    if (error.code !== 'not_found') return void failed(error);
+    queue.forget(id);
+    if (wanted() === id) notice(t('page.gone'));
   }
 }
 
-function forget(id) {
-  views.get(id)?.article.remove();
-  views.delete(id);
-  arrange();
-  if (wanted() === id) notice('The request you opened is no longer here.');
+function arrange(waiting) {
+  document.title = waiting > 0 ? `(${waiting}) ${config.name}` : config.name;
+  (waiting > 0 ? navigator.setAppBadge?.(waiting) : navigator.clearAppBadge?.())?.catch(() => {});
+  showIdle();
 }
 
-// take shows a challenge, new or changed. Answers may overtake each other, and
-// a challenge never goes back, so an earlier status than the shown one is old.
-function take(challenge) {
-  const view = views.get(challenge.id);
-  if (!view) add(challenge);
-  else if (order(challenge) >= order(view.challenge)) view.update(challenge);
-  arrange();
-}
-
-const order = ({ status }) => ORDER[status] ?? 2;
-
-function add(challenge) {
-  const view = new ChallengeView(challenge, act);
-  if (isLive(challenge)) {
-    const answered = [...views.values()].every((other) => !isLive(other.challenge));
-    if (answered) putAway();
-    // At the end: nothing may move under a finger that is about to approve.
-    at('queue').append(view.article);
-  }
-  views.set(challenge.id, view);
-  if (!isLive(challenge)) putInRecent(view);
-  if (wanted() === challenge.id) point(view);
-}
-
-// putAway moves what has ended to the recent ones. It runs only when nothing
-// else can be pressed or nobody looks, because the page moves by it.
-function putAway() {
-  for (const view of views.values()) {
-    if (!isLive(view.challenge) && view.article.parentElement === at('queue')) putInRecent(view);
-  }
-  arrange();
-}
-
-function putInRecent(view) {
-  const created = Date.parse(view.challenge.created_at);
-  const next = [...at('recent').children].find(({ id }) => Date.parse(views.get(id).challenge.created_at) < created);
-  at('recent').insertBefore(view.article, next ?? null);
-}
-
-function arrange() {
-  const waiting = [...views.values()].filter(({ challenge }) => challenge.status === 'pending').length;
-  document.title = waiting > 0 ? `(${waiting}) Card approvals` : 'Card approvals';
-  at('nothing').hidden = !at('loading').hidden || at('queue').childElementCount > 0;
-  at('recent-section').hidden = at('recent').childElementCount === 0;
+// showIdle says that nothing waits, but only where that is known.
+function showIdle() {
+  const state = upToDateAt && line !== 'offline' ? 'nothing' : line === 'offline' ? 'offline' : 'unreachable';
+  at('idle').hidden = at('queue').childElementCount > 0;
+  at('idle').dataset.state = state;
+  say(at('idle-title'), t(`page.${state}_title`));
+  say(at('idle-text'), t(`page.${state}_text`));
 }
 
 function notice(text) {
@@ -204,42 +187,68 @@ function notice(text) {
   at('notice').hidden = text === '';
 }
 
-async function act(action, view) {
-  const { id } = view.challenge;
-  const asked = api;
-  const deciding = action === 'approve' || action === 'reject' || action === 'not_me';
-  view.error = '';
-  if (deciding) view.sending();
-  else view.busy = true;
-  try {
-    const answer = await asked.act(id, ...calls[action](view));
-    if (asked !== api) return;
-    view.busy = false;
-    showAnswer(action, answer, view);
-  } catch (error) {
-    if (asked !== api) return;
-    view.busy = false;
-    view.error = explain(error);
-    if (error.status === 401) return void failed(error);
-    // Whatever was refused or lost: what the server has now is the truth.
-    await ask(id);
-    if (!isLive(view.challenge) && error.code !== 'already_decided') view.error = '';
+// ended tidies up after a challenge that needs nobody any more: this device
+// gets no push about what was answered on it. What the worker says about an
+// answer that was given on a notification stays.
+async function ended(id) {
+  dropReport(id);
+  const registration = await navigator.serviceWorker?.getRegistration();
+  const notifications = await registration?.getNotifications?.({ tag: id });
+  for (const notification of notifications ?? []) {
+    if (notification.data?.challenge?.status === 'pending') notification.close();
   }
 }
 
-// calls is what each button posts: the API's action and its body.
+// calls is what each button asks of the relay.
 const calls = {
-  approve: (view) => ['approve', { shown: view.shown }],
-  reject: () => ['reject', { reason: 'cancelled' }],
-  not_me: () => ['reject', { reason: 'not_me' }],
-  done: () => ['done'],
-  show_code: () => ['reveal'],
-  open_link: () => ['reveal'],
+  approve: ({ challenge, shown }) => relay.approve(challenge.id, shown),
+  reject: ({ challenge }) => relay.reject(challenge.id, 'cancelled'),
+  not_me: ({ challenge }) => relay.reject(challenge.id, 'not_me'),
+  done: ({ challenge }) => relay.done(challenge.id),
+  show_code: ({ challenge }) => relay.reveal(challenge.id),
+  open_link: ({ challenge }) => relay.reveal(challenge.id),
 };
+const DECISIONS = ['approve', 'reject', 'not_me'];
+
+async function act(action, view) {
+  view.error = '';
+  if (line === 'offline') {
+    view.error = t('error.offline');
+    return;
+  }
+  if (action === 'not_me' && !await confirmReport(view.challenge)) return;
+  if (view.busy || view.challenge.status !== 'pending') return;
+  await carryOut(action, view);
+}
+
+async function carryOut(action, view) {
+  const { id } = view.challenge;
+  const asked = relay;
+  const deciding = DECISIONS.includes(action);
+  if (deciding) queue.claim(id);
+  if (deciding) view.sending();
+  else view.busy = true;
+  try {
+    const answer = await calls[action](view);
+    if (asked !== relay) return;
+    view.busy = false;
+    showAnswer(action, answer, view);
+  } catch (error) {
+    if (asked !== relay) return;
+    view.busy = false;
+    if (error.status === 401) return void failed(error);
+    if (deciding) queue.claim(id, false);
+    view.error = explain(error);
+    // Whatever was refused or lost: what the server has now is the truth.
+    await ask(id);
+    if (!isLive(view.challenge)) view.error = '';
+    if (error.code === 'already_decided') view.answeredElsewhere();
+  }
+}
 
 function showAnswer(action, answer, view) {
   if (action === 'open_link') openLink(answer.action_url, view);
-  else if (action !== 'show_code') take(answer);
+  else if (action !== 'show_code') queue.take(answer, false);
   else if (!document.hidden) view.showCode(answer.otp);
 }
 
@@ -256,45 +265,30 @@ function wanted() {
   return match ? match[1] : '';
 }
 
-function point(view) {
-  view.article.scrollIntoView({ block: 'center' });
-  view.article.focus({ preventScroll: true });
-}
-
-function followAddress() {
+async function followAddress() {
   const newToken = takeToken();
-  if (newToken) return signIn(newToken, true);
+  if (newToken) return void signIn(newToken, true);
   const id = wanted();
-  if (!id || !api) return undefined;
+  if (!id || !relay) return;
   notice('');
-  return views.has(id) ? point(views.get(id)) : ask(id);
-}
-
-function tick() {
-  for (const view of views.values()) {
-    view.tick();
-    const { id, status, expires_at: expires } = view.challenge;
-    const due = Math.max(Date.parse(expires), lastAsked.get(id) ?? 0) + SWEEP_GRACE;
-    if (status === 'pending' && now() > due) {
-      lastAsked.set(id, now());
-      ask(id);
-    }
-  }
+  if (!queue.get(id)) await ask(id);
+  if (queue.get(id) && wanted() === id) queue.point(id);
 }
 
 addEventListener('hashchange', followAddress);
 navigator.serviceWorker?.addEventListener('message', ({ data }) => {
   if (data.type === 'push') panel.activated(data.on);
-  if (data.type === 'navigate' && data.hash === location.hash) followAddress();
-  else if (data.type === 'navigate') location.hash = data.hash;
+  if (data.type === 'decided') queue.claim(data.id);
+  if (data.type === 'changed' && relay) ask(data.id);
+  if (data.type === 'resubscribe' && relay) panel.start(relay);
+  if (data.type !== 'navigate') return;
+  if (data.hash === location.hash) followAddress();
+  else location.hash = data.hash;
 });
-document.addEventListener('visibilitychange', () => {
-  if (!document.hidden) return;
-  for (const view of views.values()) view.hideSecret();
-  putAway();
-});
+addEventListener('offline', () => relay && onState('offline'));
+document.addEventListener('visibilitychange', () => document.hidden && queue.leave());
+tabs.addEventListener('message', () => token && showSignedOut(''));
 at('sign-out').addEventListener('click', signOut);
-setInterval(tick, 1000);
+setInterval(() => queue.tick(), 1000);
 
 await start();
-if (wanted() && api) followAddress();

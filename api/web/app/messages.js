@@ -1,71 +1,64 @@
-// What the app says about a challenge, an outcome or a failure, in plain words.
+// What the page says about a challenge, an outcome or a failure, in plain words.
+
+import { formatAmount } from './format.js';
+import { t } from './lang.js';
 
 const WALLETS = { applepay: 'Apple Pay', googlepay: 'Google Pay', samsungpay: 'Samsung Pay' };
-
-export const SENDING = 'Sending to your bank…';
-export const TIME_IS_UP = 'Time is up.';
-export const COPIED = 'Copied';
-export const NOT_COPIED = 'Could not copy. Please type it.';
 
 const walletName = (wallet) => wallet && (WALLETS[wallet.toLowerCase().replace(/[^a-z]/g, '')] ?? wallet);
 
 // titleOf names who asks: the payee, else the wallet.
 export function titleOf({ payee, wallet, kind }) {
-  return payee?.name || walletName(wallet) || (kind === 'card_verification' ? 'Card verification' : 'Shop not named');
+  return payee?.name || walletName(wallet)
+    || t(kind === 'card_verification' ? 'challenge.card_verification' : 'challenge.unnamed');
+}
+
+// summaryOf names a challenge in one line: who asks, and for how much.
+export function summaryOf(challenge) {
+  const { amount } = challenge;
+  const sum = amount && `${formatAmount(amount)} ${amount.currency ?? ''}`.trim();
+  return [titleOf(challenge), sum].filter(Boolean).join(', ');
 }
 
 // askOf says what is wanted of the cardholder.
 export function askOf({ kind, method, wallet }) {
-  if (method === 'url') return 'Confirm on your bank’s page';
-  if (kind === 'card_verification') {
-    const where = walletName(wallet);
-    if (method === 'otp') return where ? `Code to add your card to ${where}` : 'Code to verify your card';
-    return where ? `Add your card to ${where}?` : 'Verify your card?';
-  }
-  return method === 'otp' ? 'Code for your payment' : 'Approve this payment?';
+  if (method === 'url') return t('challenge.ask_link');
+  const code = method === 'otp' ? '_code' : '';
+  if (kind !== 'card_verification') return t(`challenge.ask_payment${code}`);
+  const where = walletName(wallet);
+  return where ? t(`challenge.ask_wallet${code}`, { wallet: where }) : t(`challenge.ask_verify${code}`);
 }
 
-// outcomeOf says how a challenge stands; nothing while it is pending. It goes
-// by the status alone: nothing is called approved before the server says so.
+const FAILURES = { issuer_refused: 'refused', issuer_unreachable: 'unreachable' };
+
+// outcomeOf says how a challenge stands: a result, and what it means. Both are
+// empty while it is pending. It goes by the status alone: nothing is called
+// approved before the server says so.
 export function outcomeOf({ status, decision, failure }) {
   switch (status) {
-    case 'pending': return '';
-    case 'confirming': return SENDING;
-    case 'approved': return 'Approved';
-    case 'rejected': return decision?.reason === 'not_me' ? 'Rejected and reported' : 'Rejected';
-    case 'completed': return decision?.reason === 'not_me' ? 'Reported' : 'Done';
-    case 'expired': return 'Expired. Nothing was approved.';
-    case 'cancelled': return 'Withdrawn. A newer request may have replaced it.';
-    case 'failed': return failureOf(failure);
-    default: return 'Ended';
+    case 'pending': return { result: '', detail: '' };
+    case 'confirming': return outcome('sending');
+    case 'rejected': return outcome(decision?.reason === 'not_me' ? 'reported' : 'rejected');
+    case 'failed': return outcome(FAILURES[failure?.code] ?? 'unknown');
+    case 'approved':
+    case 'completed':
+    case 'expired':
+    case 'cancelled': return outcome(status);
+    default: return outcome('ended');
   }
 }
 
-function failureOf(failure) {
-  switch (failure?.code) {
-    case 'issuer_refused': return 'Failed. Your bank did not accept the answer.';
-    case 'issuer_unreachable': return 'Failed. Your bank could not be reached in time.';
-    default: return 'Not certain. Your bank may or may not have received the answer. Ask before you pay again.';
-  }
+// outcome gives result and detail of one of the outcome.* texts.
+export function outcome(name, values) {
+  return { result: t(`outcome.${name}`, values), detail: t(`outcome.${name}_text`, values) };
 }
 
-// explain turns an ApiError into what the cardholder can make of it.
+const EXPLAINED = ['unreachable', 'already_decided', 'expired', 'cancelled', 'shown_mismatch', 'wrong_method', 'not_found',
+  'store_unavailable', 'push_timeout', 'push_failed', 'push_unsupported', 'not_configured'];
+
+// explain turns a RelayError into what the cardholder can make of it.
 export function explain(error) {
-  switch (error.code) {
-    case 'unreachable': return 'There was no answer. Please check your connection and try again.';
-    case 'already_decided': return 'This was already answered differently, perhaps on another device.';
-    case 'expired': return 'Time ran out before this reached us.';
-    case 'shown_mismatch': return 'The details have changed. Nothing was decided. Check them and try again.';
-    case 'wrong_method': return 'This request cannot be answered that way.';
-    case 'not_found': return 'This request is no longer here.';
-    case 'rate_limited':
-      return error.retryAfter > 1
-        ? `Too many tries. Please wait ${error.retryAfter} seconds.`
-        : 'Too many tries. Please wait a moment.';
-    case 'store_unavailable': return 'The service is busy. Please try again in a moment.';
-    default:
-      return error.status >= 500 || error.status === 0
-        ? 'Something went wrong on our side. Please try again.'
-        : 'This could not be done. Reload the page and try again.';
-  }
+  if (error.code === 'rate_limited') return t('error.rate_limited', { seconds: Math.max(1, error.retryAfter) });
+  if (EXPLAINED.includes(error.code)) return t(`error.${error.code}`);
+  return t(error.status >= 500 ? 'error.server' : 'error.other');
 }

@@ -1,13 +1,13 @@
-// Keeps the token in IndexedDB, the only storage the service worker can read
-// too. sw.js opens the same database by the same names.
+// Keeps the session in IndexedDB, the only storage that the service worker can
+// read too. sw.js opens the same database by the same names. The keys are
+// "token", "lang" (the worker's language) and "push" (the soft ask's answer).
 
 const DATABASE = 'approvals';
 const STORE = 'session';
-const KEY = 'token';
 
-export const loadToken = () => transact('readonly', (store) => store.get(KEY));
-export const saveToken = (token) => transact('readwrite', (store) => store.put(token, KEY));
-export const clearToken = () => transact('readwrite', (store) => store.delete(KEY));
+export const load = (key) => transact('readonly', (store) => store.get(key));
+export const save = (key, value) => transact('readwrite', (store) => store.put(value, key));
+export const remove = (key) => transact('readwrite', (store) => store.delete(key));
 
 async function transact(mode, request) {
   const database = await open();
