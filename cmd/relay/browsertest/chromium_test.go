@@ -125,10 +125,17 @@ type chromium struct {
 	*tab
 	desktop *desktop
 	device  *sim.Device
+	pushes  chan string // what is to be handed to the worker
 }
 
-// newChromium starts one for the duration of the test.
+// newChromium starts one for the duration of the test, for the relay's own app.
 func newChromium(t testing.TB, w *world) *chromium {
+	t.Helper()
+	return newChromiumFor(t, w, w.base)
+}
+
+// newChromiumFor is newChromium for the page of an origin.
+func newChromiumFor(t testing.TB, w *world, origin string) *chromium {
 	t.Helper()
 	path := browserPath(t, "chromium", chromiumPackages)
 	d, profile := newDesktop(t), shortDir(t)
@@ -137,14 +144,14 @@ func newChromium(t testing.TB, w *world) *chromium {
 		t.Fatal(err)
 	}
 	t.Cleanup(end)
-	c := &chromium{tab: attach(t, ctx), desktop: d, device: w.push.Subscribe(w.pushURL)}
+	c := &chromium{tab: attach(t, ctx), desktop: d, device: w.push.Subscribe(w.pushURL), pushes: make(chan string, 256)}
 	for _, name := range []string{"notifications", "push"} {
 		c.must(chromedp.CallBrowser(ctx, browser.SetPermission, browser.SetPermissionParams{
-			Permission: &browser.PermissionDescriptor{Name: name, UserVisibleOnly: name == "push"}, Setting: browser.PermissionSettingGranted, Origin: w.base,
+			Permission: &browser.PermissionDescriptor{Name: name, UserVisibleOnly: name == "push"}, Setting: browser.PermissionSettingGranted, Origin: origin,
 		}))
 	}
-	c.must(chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: subscribeScript(c.device)}))
-	c.deliver(w.base)
+	c.onNewDocument(subscribeScript(c.device))
+	c.deliver(origin)
 	return c
 }
 
@@ -186,14 +193,13 @@ func (c *chromium) deliver(origin string) {
 		c.t.Fatal(err)
 	}
 	c.must(chromedp.Call(c.ctx, serviceworker.Enable, cdp.Empty{}))
-	pushes := make(chan sim.Notification, 256)
-	c.device.OnRecord(func(n sim.Notification) { pushes <- n })
+	c.device.OnRecord(func(n sim.Notification) { c.pushes <- string(n.Raw) })
 	go func() {
 		var id serviceworker.RegistrationID
 		for {
 			select {
 			case id = <-registrations:
-			case n := <-pushes:
+			case data := <-c.pushes:
 				for id == "" {
 					select {
 					case id = <-registrations:
@@ -202,7 +208,7 @@ func (c *chromium) deliver(origin string) {
 					}
 				}
 				if _, err := chromedp.Call(c.ctx, serviceworker.DeliverPushMessage, serviceworker.DeliverPushMessageParams{
-					Origin: origin, RegistrationID: id, Data: string(n.Raw),
+					Origin: origin, RegistrationID: id, Data: data,
 				}); err != nil && c.ctx.Err() == nil {
 					c.t.Errorf("deliver a push: %v", err)
 				}

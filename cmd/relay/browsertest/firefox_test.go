@@ -30,6 +30,7 @@ func firefoxPreferences(pushURL string) map[string]any {
 	return map[string]any{
 		"dom.push.serverURL":                         pushURL,
 		"dom.push.testing.allowInsecureServerURL":    true,
+		"dom.push.retryBaseInterval":                 100,
 		"remote.prefs.recommended":                   false, // it would switch push off
 		"permissions.default.desktop-notification":   1,
 		"marionette.port":                            0,

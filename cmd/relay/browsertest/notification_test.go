@@ -2,12 +2,10 @@ package browsertest
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/chromedp/cdproto/page"
-	"github.com/chromedp/chromedp"
 )
 
 // phone is a browser on which notifications can be turned on.
@@ -58,19 +56,38 @@ func TestTurnOnBeforeTheWorkerIsInstalled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := newChromium(t, w)
-	c.must(chromedp.Call(c.ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: `
+	c.onNewDocument(`
 		const { register } = ServiceWorkerContainer.prototype;
 		const slow = new Promise((arrived) => { window.browsertestArrived = arrived; });
 		ServiceWorkerContainer.prototype.register = async function (...all) {
 			await slow;
 			return register.apply(this, all);
 		};
-	`}))
+	`)
 	name, _ := user()
 	c.open(w.app(name))
 	c.click("Turn on notifications")
 	eval[bool](c.tab, "(browsertestArrived(), true)")
 	c.desktop.await("that they are on", about("Notifications are on"))
+}
+
+// TestLostSubscription: when the push service has lost a browser's subscription,
+// the worker makes a new one and pushes come again, while no page is open.
+func TestLostSubscription(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	f := newFirefox(t, w.vapid)
+	name, card := user()
+	f.turnOnNotifications(w.app(name))
+	f.open("about:blank")
+	f.push.forget()
+	if !until(shownTime, func() bool {
+		return slices.ContainsFunc(f.desktop.notices()[1:], about("Notifications are on"))
+	}) {
+		t.Fatal("the browser did not subscribe again")
+	}
+	w.post(payment(name, card, "Sephora Digital", "100.20"))
+	f.desktop.await("about it", about("Sephora Digital"))
 }
 
 // testNotifications goes from the issuer's webhook to its sealed confirm, over a

@@ -168,15 +168,15 @@ func TestSignOut(t *testing.T) {
 	c := newChromium(t, w)
 	name, card := user()
 	c.turnOnNotifications(w.app(name))
-	if subscriptions := w.subscriptions(name); subscriptions != 1 {
-		t.Fatalf("%d subscriptions, want 1", subscriptions)
+	if subscriptions := w.subscriptions(name); len(subscriptions) != 1 {
+		t.Fatalf("the subscriptions are %v, want one", subscriptions)
 	}
 	if location := c.location(); strings.Contains(location, "token") {
 		t.Errorf("the token still is in the address: %s", location)
 	}
 	c.click("Sign out")
 	c.sees("signed out")
-	if !until(shownTime, func() bool { return w.subscriptions(name) == 0 }) {
+	if !until(shownTime, func() bool { return len(w.subscriptions(name)) == 0 }) {
 		t.Error("this device would go on being told of the user's payments")
 	}
 	w.post(payment(name, card, "Sephora Digital", "100.20"))

@@ -33,6 +33,7 @@ type pushServer struct {
 	mu       sync.Mutex
 	channels map[string]*channel // by the last part of the endpoint
 	acks     []ack
+	lost     bool // the browser's next hello is answered as if it was new
 }
 
 // channel is one subscription of a browser.
@@ -100,7 +101,8 @@ func (p *pushServer) answer(conn *websocket.Conn, m map[string]json.RawMessage) 
 		return map[string]any{} // a ping
 	case "hello":
 		uaid := text("uaid")
-		if uaid == "" {
+		if uaid == "" || p.lost {
+			p.lost = false
 			uaid = strings.ToLower(rand.Text())
 		}
 		for _, c := range p.channels {
@@ -125,6 +127,17 @@ func (p *pushServer) answer(conn *websocket.Conn, m map[string]json.RawMessage) 
 		}
 	}
 	return nil
+}
+
+// forget loses all that is known of the browser, and lets it find that out.
+func (p *pushServer) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lost = true
+	for token, c := range p.channels {
+		delete(p.channels, token)
+		_ = c.conn.CloseNow() // it connects again
+	}
 }
 
 // take is the relay's side (RFC 8030): 404 for a subscription that has ended,

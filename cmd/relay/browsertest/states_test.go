@@ -74,6 +74,13 @@ var states = []state{
 			b.t.Errorf("the page claims an approval that the issuer has not confirmed:\n%s", b.text())
 		}
 	}},
+	{"not-confirming-yet", func(w *world, b *tab, name, card string) {
+		w.issuer.Behave(func(int, string) sim.Behaviour { return sim.Behaviour{Hang: true} })
+		onePending(w, b, name, card)
+		a := b.article("Sephora Digital")
+		b.clickIn(&a, "Approve")
+		b.status(a, "not confirmed yet")
+	}},
 	{"approved", decided("Approve", "approved")},
 	{"rejected", decided("Reject", "reject")},
 	{"failed", func(w *world, b *tab, name, card string) {
@@ -89,6 +96,17 @@ var states = []state{
 		onePending(w, b, name, card)
 		w.call(http.MethodPost, "/v1/challenges/"+w.pendingID(name)+"/reject", name, map[string]any{}, nil)
 		b.status(b.article("Sephora Digital"), "reject")
+	}},
+	{"recent", func(w *world, b *tab, name, card string) {
+		for _, payee := range []string{"Sephora Digital", "Deutsche Bahn", "A Shop With A Name That Is Longer Than Any Screen Of A Phone Is Wide"} {
+			w.post(payment(name, card, payee, "1234.50"))
+			w.call(http.MethodPost, "/v1/challenges/"+w.pendingID(name)+"/approve", name, map[string]any{}, nil)
+		}
+		w.post(payment(name, card, "NameSilo", "50.00"))
+		w.call(http.MethodPost, "/v1/challenges/"+w.pendingID(name)+"/reject", name, map[string]any{"reason": "not_me"}, nil)
+		b.open(w.app(name))
+		b.article("NameSilo")
+		b.sees("nothing is waiting")
 	}},
 	{"report", func(w *world, b *tab, name, card string) {
 		onePending(w, b, name, card)
@@ -169,6 +187,58 @@ func TestEveryState(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestEveryLanguage: no text of any language is wider than a phone, or breaks what
+// axe looks at, and the amount is written as that language does.
+func TestEveryLanguage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for locale, words := range map[string][]string{
+		"de-AT": {"Freigeben", "1234567,89"}, "fr": {"Approuver"}, "es": {"Aprobar"}, "zh-CN": {"批准", "1,234,567.89"},
+	} {
+		t.Run(locale, func(t *testing.T) {
+			b := newTab(t)
+			b.onNewDocument(`Object.defineProperty(navigator, 'languages', { value: ['` + locale + `', 'en'] });`)
+			name, card := user()
+			w.post(payment(name, card, "Sephora Digital", "1234567.89"))
+			w.post(withCode(name, card, "NameSilo", "50.00", "045435"))
+			b.size(narrow)
+			b.open(w.app(name))
+			b.article("NameSilo")
+			for _, word := range words {
+				if text := strings.Map(func(r rune) rune {
+					if r == '\u00a0' || r == '\u202f' {
+						return -1 // what groups digits
+					}
+					return r
+				}, b.text()); !strings.Contains(text, word) {
+					t.Errorf("%q is not in the page:\n%s", word, text)
+				}
+			}
+			b.settle()
+			b.inspect("language-" + locale + "-360-light")
+		})
+	}
+}
+
+// TestNotificationsPanel: how the page looks once notifications are on, with the
+// devices that get them.
+func TestNotificationsPanel(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := newChromium(t, w)
+	name, _ := user()
+	c.turnOnNotifications(w.app(name))
+	c.sees("Notifications are on for this device")
+	eval[bool](c.tab, "(document.querySelector('#devices summary').click(), true)")
+	c.sees("This device")
+	for _, scheme := range []string{"light", "dark"} {
+		c.size(narrow)
+		c.scheme(scheme)
+		c.settle()
+		c.inspect("notifications-on-360-" + scheme)
 	}
 }
 

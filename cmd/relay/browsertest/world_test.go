@@ -17,7 +17,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -62,8 +64,9 @@ const (
 	leeway         = time.Second // of the expiry of a token
 )
 
-// newWorld starts everything, and ends it with the test.
-func newWorld(t testing.TB) *world {
+// newWorld starts everything, and ends it with the test. changes to the relay's
+// configuration are pairs of what stands in it and what shall stand there.
+func newWorld(t testing.TB, changes ...string) *world {
 	t.Helper()
 	public, private, err := push.GenerateVAPID()
 	if err != nil {
@@ -83,18 +86,41 @@ func newWorld(t testing.TB) *world {
 	listen := freePort(t)
 	w.base = "http://localhost:" + listen
 	w.config = filepath.Join(t.TempDir(), "relay.yaml")
-	yaml := w.yaml(listen, serve(w.issuer), serve(w.core), public, private)
-	if err := os.WriteFile(w.config, []byte(yaml), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	w.configure(w.yaml(listen, serve(w.issuer), serve(w.core), public, private), changes...)
 	w.start()
 	t.Cleanup(w.stop)
 	return w
 }
 
+// configure writes the configuration, changed.
+func (w *world) configure(yaml string, changes ...string) {
+	w.t.Helper()
+	for pair := range slices.Chunk(changes, 2) {
+		if !strings.Contains(yaml, pair[0]) {
+			w.t.Fatalf("the configuration has no %q", pair[0])
+		}
+		yaml = strings.ReplaceAll(yaml, pair[0], pair[1])
+	}
+	if err := os.WriteFile(w.config, []byte(yaml), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// reconfigure restarts the relay with changes to its configuration.
+func (w *world) reconfigure(changes ...string) {
+	w.t.Helper()
+	yaml, err := os.ReadFile(w.config)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.stop()
+	w.configure(string(yaml), changes...)
+	w.start()
+}
+
 func (w *world) yaml(listen, issuerURL, coreURL, vapidPublic, vapidPrivate string) string {
 	return fmt.Sprintf(`
-server: {listen: "127.0.0.1:%s", admin_listen: "127.0.0.1:0", public_url: %q, shutdown_timeout: 1s}
+server: {listen: "127.0.0.1:%s", admin_listen: "127.0.0.1:0", public_url: %q, shutdown_timeout: 1s, cors_origins: []}
 redis: {url: %q, partitions: 4}
 storage: {keys: [%q]}
 merchants:
@@ -116,6 +142,8 @@ push:
   vapid: {subject: "mailto:ops@example.com", public_key: %q, private_key: %q}
   allow_private_networks: true
   per_card_limit: {count: 1000, window: 1m}
+app: {name: "Card approvals"}
+challenges: {require_shown: false}
 forward:
   targets: [{name: core, url: "%s/hook", events: ["*", "relay.*"], secrets: [%q]}]
 `, listen, w.base, w.redis.URL, base64.StdEncoding.EncodeToString(crypto.GenerateKey()), merchantSecret,
@@ -372,12 +400,16 @@ func (w *world) idOf(user, payee string) string {
 	return ids[0]
 }
 
-// subscriptions is how many devices of a user are told of payments.
-func (w *world) subscriptions(user string) int {
+// subscriptions is the status of each device of a user that is, or shall be, told
+// of payments.
+func (w *world) subscriptions(user string) (statuses []string) {
 	w.t.Helper()
-	var list struct{ Data []json.RawMessage }
+	var list struct{ Data []struct{ Status string } }
 	w.call(http.MethodGet, "/v1/push/subscriptions", user, nil, &list)
-	return len(list.Data)
+	for _, s := range list.Data {
+		statuses = append(statuses, s.Status)
+	}
+	return statuses
 }
 
 // statusOf is what a call with this token is answered.
