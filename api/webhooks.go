@@ -19,15 +19,18 @@ type receipt struct {
 // webhook takes an event of the issuer. A refused one is logged: it is how an
 // operator learns of a wrong secret, or of somebody who tries.
 func (s *Server) webhook(c *gin.Context) error {
-	err := s.receive(c)
+	var w relay.Webhook
+	err := s.receive(c, &w)
 	if err != nil {
-		merchant := c.Param("merchant")
-		s.log.Warn("webhook refused", "merchant", merchant[:min(len(merchant), maxFieldName)], "code", refusal(err).Code, "request_id", requestID(c))
+		merchant, code := c.Param("merchant"), string(refusal(err).Code)
+		s.log.Warn("webhook refused", "merchant", merchant[:min(len(merchant), maxFieldName)], "code", code, "request_id", requestID(c))
+		s.service.Refused(merchant, w.Type, code, c.ClientIP())
 	}
 	return err
 }
 
-func (s *Server) receive(c *gin.Context) error {
+// receive leaves in w what it has read of the envelope.
+func (s *Server) receive(c *gin.Context, w *relay.Webhook) error {
 	merchant := c.Param("merchant")
 	if _, ok := s.service.Merchants[merchant]; !ok {
 		return relay.ErrUnknownMerchant
@@ -44,7 +47,7 @@ func (s *Server) receive(c *gin.Context) error {
 		}
 		return errMalformed // it broke off
 	}
-	w, err := parseEnvelope(merchant, body)
+	*w, err = parseEnvelope(merchant, body)
 	if err != nil {
 		return err
 	}
@@ -55,7 +58,7 @@ func (s *Server) receive(c *gin.Context) error {
 	case <-ctx.Done():
 		return relay.ErrUnavailable
 	}
-	r, err := s.service.Receive(ctx, w)
+	r, err := s.service.Receive(ctx, *w)
 	if err != nil {
 		return err
 	}

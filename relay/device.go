@@ -33,6 +33,7 @@ type Devices struct {
 	User    User
 	Version int
 	List    []Subscription
+	Were    int // how many were active when it was read, for the store's counter
 }
 
 // Live drops what was not activated in time.

@@ -15,6 +15,8 @@ const (
 	OutcomeChallenge   EventOutcome = "challenge"
 	OutcomeForwarded   EventOutcome = "forwarded"
 	OutcomeQuarantined EventOutcome = "quarantined"
+	OutcomeDuplicate   EventOutcome = "duplicate"
+	OutcomeRefused     EventOutcome = "refused"
 	OutcomeOwn         EventOutcome = "own" // relay.…: ours, never received
 )
 
@@ -24,12 +26,17 @@ type Event struct {
 	Type       string       `json:"ty"`
 	Merchant   string       `json:"m"`
 	Outcome    EventOutcome `json:"o"`
-	Reason     string       `json:"r,omitempty"`  // of a quarantine
+	Reason     string       `json:"r,omitempty"`  // of a quarantine, a refusal; of a duplicate, which event it repeats
 	Fields     []FieldShape `json:"f,omitempty"`  // of a quarantine: names and types, never values
 	CardID     string       `json:"ca,omitempty"` // tokenised if it is a card number
 	UserID     string       `json:"u,omitempty"`
 	OccurredAt time.Time    `json:"oc,omitzero"`
 	ReceivedAt time.Time    `json:"rc"`
+	RemoteIP   string       `json:"ip,omitempty"` // of what was refused: who sent it
+	Owed       []Owed       `json:"ow,omitempty"` // the deliveries that forwarded it first
+	// ChallengeID is which challenge an event of our own is about; that of any
+	// other follows from its own id.
+	ChallengeID string `json:"ch,omitempty"`
 
 	// Secret is sealed in the store. For an action-requiring event the body here
 	// is without code and link, and only kept if a target wants the event; the

@@ -42,6 +42,15 @@ func PartitionOf(id string) (int, bool) {
 	return int(b[0]), true
 }
 
+// TimeOf is when an id of ours was made, to the millisecond; the zero time for
+// what is none.
+func TimeOf(id string) time.Time {
+	if _, ok := PartitionOf(id); !ok {
+		return time.Time{}
+	}
+	return ulid.MustParse(id[4 : 4+ulid.EncodedSize]).Timestamp()
+}
+
 // challengeOf and eventOf: a challenge and the event it came from share all but
 // the prefix, so neither record has to name the other.
 func challengeOf(eventID string) string { return prefixChallenge + eventID[len(prefixEvent):] }

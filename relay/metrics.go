@@ -11,6 +11,7 @@ type metrics struct {
 	challenges *prometheus.CounterVec
 	deliveries *prometheus.CounterVec
 	attempts   *prometheus.HistogramVec
+	unrecorded prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -28,9 +29,12 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "relay_delivery_attempt_duration_seconds", Help: "How long outside parties took to answer, by kind.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 12),
 		}, []string{"kind"}),
+		unrecorded: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "relay_unrecorded_webhooks_total", Help: "Duplicate and refused webhooks without a record: too many at once, or the store was away.",
+		}),
 	}
 	if r != nil {
-		r.MustRegister(m.events, m.challenges, m.deliveries, m.attempts)
+		r.MustRegister(m.events, m.challenges, m.deliveries, m.attempts, m.unrecorded)
 	}
 	return m
 }

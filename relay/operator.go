@@ -88,37 +88,6 @@ func (s *Service) Cancel(ctx context.Context, id string) (Challenge, error) {
 	return c, err
 }
 
-// EventRecord is what is kept of a webhook: ErrNotFound. Its payload is masked;
-// that of a challenge is there while the challenge lives.
-func (s *Service) EventRecord(ctx context.Context, id string) (EventView, error) {
-	ev, err := s.store.Event(ctx, id)
-	if err != nil {
-		return EventView{}, fmt.Errorf("load event: %w", err)
-	}
-	body := ev.Secret.Body
-	switch ev.Outcome {
-	case OutcomeQuarantined:
-		return ev.View(nil), nil
-	case OutcomeChallenge:
-		c, err := s.store.Challenge(ctx, challengeOf(id))
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return EventView{}, fmt.Errorf("load the event's challenge: %w", err)
-		}
-		if c.Secret.Body != nil {
-			body = c.Secret.Body
-		}
-	}
-	m := s.Merchants[ev.Merchant]
-	if m == nil || body == nil {
-		return ev.View(nil), nil
-	}
-	p, err := ParsePayload(body)
-	if err != nil {
-		return EventView{}, fmt.Errorf("read the body of event %s: %w", id, err)
-	}
-	return ev.View(Mask(m.Mapping, p)), nil
-}
-
 // ReplayEvent runs an event again through today's configuration. One out of
 // quarantine arrives anew, under a new id, as if it had come when it first did:
 // a challenge whose time is over rings nobody. One that was forwarded is owed to

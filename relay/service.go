@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -43,11 +44,12 @@ type PushOptions struct {
 // safe for concurrent use.
 type Service struct {
 	Options
-	store Store
-	log   *slog.Logger
-	root  atomic.Pointer[crypto.Root]
-	hub   *hub
-	count *metrics
+	store    Store
+	log      *slog.Logger
+	root     atomic.Pointer[crypto.Root]
+	hub      *hub
+	recorder *recorder
+	count    *metrics
 	// recent spares the workers of this node a read for an event that has just
 	// arrived here. An event leaves it when each of its targets was tried once, so
 	// that no body stays in memory.
@@ -60,7 +62,7 @@ func New(o Options, store Store, log *slog.Logger) *Service {
 	if err != nil {
 		panic(err) // only for a size below one
 	}
-	return &Service{recent: recent, Options: o, store: store, log: log, hub: newHub(), count: newMetrics(o.Metrics)}
+	return &Service{recent: recent, Options: o, store: store, log: log, hub: newHub(), recorder: newRecorder(), count: newMetrics(o.Metrics)}
 }
 
 // The memory for recent events: as many as a slow moment of a target lets wait,
@@ -75,8 +77,12 @@ type recentEvent struct {
 	left atomic.Int32 // targets that were not tried yet
 }
 
-// Run feeds the watchers with the changes of all nodes, until ctx ends.
+// Run feeds the watchers with the changes of all nodes, and keeps records of what
+// came to nothing, until ctx ends.
 func (s *Service) Run(ctx context.Context) {
+	var records sync.WaitGroup
+	defer records.Wait()
+	records.Go(func() { s.keepRecords(ctx) })
 	s.store.Changes(ctx, s.hub.publish, s.hub.resync)
 }
 
@@ -167,7 +173,9 @@ func (s *Service) take(ctx context.Context, m *Merchant, a Arrival) (Receipt, er
 	case a.Event.Outcome == OutcomeQuarantined:
 		r.Status = Quarantined
 	}
-	if !got.Duplicate {
+	if got.Duplicate {
+		s.repeated(a.Event, got.EventID)
+	} else {
 		s.remember(a)
 	}
 	s.count.events.WithLabelValues(string(r.Status)).Inc()
@@ -226,6 +234,7 @@ func (s *Service) arrival(m *Merchant, w Webhook, body []byte, root crypto.Root,
 	default:
 		ev.Outcome = OutcomeForwarded
 		a.Owe = s.forwards(ev, false)
+		ev.Owed = owed(a.Owe)
 		ev.Secret = Secret{Body: body, Envelope: s.envelope(a.Owe, w.Raw)}
 	}
 	if r.Quarantine == "" && ev.CardID != "" && ev.UserID != "" && !f.Failed() {
@@ -273,6 +282,7 @@ type quarantineRecord struct {
 func (s *Service) challenge(a *Arrival, ev *Event, m *Merchant, r Reading, w Webhook, body []byte) {
 	ev.Outcome = OutcomeChallenge
 	a.Owe = s.forwards(*ev, true)
+	ev.Owed = owed(a.Owe)
 	if len(a.Owe) > 0 {
 		ev.Secret.Body = Canonical(WithoutCode(m.Mapping, r.Payload))
 	}
@@ -318,7 +328,7 @@ func (s *Service) forwards(ev Event, action bool) []Delivery {
 		}
 		owe = append(owe, Delivery{
 			ID: newID(prefixDelivery, partition, ev.ReceivedAt), Kind: KindForward, Merchant: ev.Merchant, Target: t.Name,
-			EventID: ev.ID, Status: DeliveryPending, CreatedAt: ev.ReceivedAt,
+			EventID: ev.ID, ChallengeID: ev.ChallengeID, Status: DeliveryPending, CreatedAt: ev.ReceivedAt,
 		})
 	}
 	return owe
@@ -355,7 +365,7 @@ func (s *Service) owe(deliveries *[]Delivery, events *[]Event, own Event) {
 // with everything that is owed because of it.
 func (s *Service) step(prev, next Challenge, now time.Time) Step {
 	partition, _ := PartitionOf(next.ID)
-	st := Step{Partition: partition, Challenge: &next}
+	st := Step{Partition: partition, Challenge: &next, From: prev.Status}
 	own := func(what string) { s.owe(&st.Owe, &st.Own, next.ownEvent(what, partition, now)) }
 	if prev.Status != next.Status {
 		if next.Status == Confirming {

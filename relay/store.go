@@ -30,6 +30,10 @@ type Store interface {
 	// what Commit writes.
 	Commit(ctx context.Context, s Step) error
 
+	// Record keeps what else became of a webhook: a duplicate or a refusal. Only
+	// the newest few thousand are kept.
+	Record(ctx context.Context, ev Event) error
+
 	// Challenge and Event: ErrNotFound.
 	Challenge(ctx context.Context, id string) (Challenge, error)
 	Event(ctx context.Context, id string) (Event, error)
@@ -62,6 +66,11 @@ type Store interface {
 
 	// Delivery: ErrNotFound if it was never attempted, or is forgotten.
 	Delivery(ctx context.Context, id string) (Delivery, error)
+	// History names the deliveries that an event, or the challenge that it became,
+	// has caused since it arrived, in order.
+	History(ctx context.Context, eventID string) ([]Owed, error)
+	// Attempted loads those of the deliveries that have a record, by id.
+	Attempted(ctx context.Context, ids []string) (map[string]Delivery, error)
 	// DeadLetters lists the newest first, at most limit of one partition.
 	DeadLetters(ctx context.Context, partition, limit int) ([]Delivery, error)
 	// Replay owes a dead delivery again; Drop forgets it. ErrNotFound if it is
@@ -72,6 +81,16 @@ type Store interface {
 	// Park pauses or resumes a target for all nodes; Parked names the paused.
 	Park(ctx context.Context, target string, parked bool, reason string) error
 	Parked(ctx context.Context) (map[string]string, error)
+	// Events, Deliveries and AllChallenges list newest first, and return the cursor
+	// of the next page, "" after the last: ErrCursor. A page may be short although
+	// there are more.
+	Events(ctx context.Context, q EventQuery) (list []Event, next string, err error)
+	Deliveries(ctx context.Context, q DeliveryQuery) (list []Delivery, next string, err error)
+	AllChallenges(ctx context.Context, q StatusQuery) (list []Challenge, next string, err error)
+	// Counts and Lanes for the operator's overview.
+	Counts(ctx context.Context) (Counts, error)
+	Lanes(ctx context.Context, lanes []Lane) (map[Lane]LaneState, error)
+
 	// Backlog is how many deliveries each lane owes: waiting, due later or under way.
 	Backlog(ctx context.Context) (map[Lane]int, error)
 
@@ -147,8 +166,10 @@ type Step struct {
 	// leaves no record behind, as for inner ones.
 	Settle   *Lease
 	Delivery *Delivery
-	// Challenge is the next state; Version is that of the one it was decided on.
+	// Challenge is the next state; Version is that of the one it was decided on,
+	// From that one's status.
 	Challenge *Challenge
+	From      Status
 	Owe       []Delivery
 	Own       []Event
 	Mute      time.Duration // silences pushes for the challenge's holder

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -36,10 +37,10 @@ const (
 	deadEvent    = "evt_ of a dead letter"
 )
 
-var keyKinds = regexp.MustCompile(`^relay:(?:(root|nodes|parked|takeover:)|\{p0[01]\}:(?:(evt_|chl_|dlv_)\w{28}$|(dup:|owner:|live:|ended:|mute:|q:|devices:|cards:|endpoint:)|(due|dead|owed)$))`)
+var keyKinds = regexp.MustCompile(`^relay:(?:(root|nodes|parked|takeover:)|\{p0[01]\}:(?:(evt_|chl_|dlv_)\w{28}$|(dup:|owner:|live:|ended:|mute:|q:|devices:|cards:|endpoint:|ix:[ehtdso]:)|(due|dead|owed|count|retrying)$))`)
 
 // unlimited are the kinds without a TTL: bounded by count, or by what is owed.
-var unlimited = map[string]bool{"root": true, "nodes": true, "owner:": true, "cards:": true, "devices:": true, "q:": true, "due": true, "owed": true}
+var unlimited = map[string]bool{"root": true, "nodes": true, "owner:": true, "cards:": true, "devices:": true, "q:": true, "due": true, "owed": true, "count": true}
 
 // kind of a key; a test that meets an unknown one fails.
 func (w *week) kind(key string) string {
@@ -53,7 +54,7 @@ func (w *week) kind(key string) string {
 		w.t.Errorf("%s stays for ever", key)
 	}
 	// A challenge's life comes on top of retention, at most ten minutes.
-	longest := map[string]time.Duration{"endpoint:": endpointLife, "dead": deadLife, "dlv_": deadLife, "evt_": deadLife}[kind]
+	longest := map[string]time.Duration{"endpoint:": endpointLife, "dead": deadLife, "retrying": deadLife, "dlv_": deadLife, "evt_": deadLife}[kind]
 	if longest == 0 {
 		longest = retention + 10*time.Minute
 	}
@@ -93,6 +94,8 @@ func (w *week) size(key string) (items, bytes int) {
 		}
 	case "set":
 		parts, err = w.server.Members(key)
+	case "list":
+		parts, err = w.server.List(key)
 	case "zset":
 		parts, err = w.server.ZMembers(key)
 		bytes = 8 * len(parts)
@@ -246,6 +249,16 @@ func (w *week) mayStay(redis *proto.Client, key string) bool {
 	case "owed":
 		fields, err := w.server.HKeys(key)
 		return err == nil && !slices.ContainsFunc(fields, func(f string) bool { return w.server.HGet(key, f) != "0" })
+	case "count": // the active subscriptions of users whose partition it is, and no challenge that lives
+		active := 0
+		for u, subs := range w.active {
+			if strings.Contains(key, fmt.Sprintf("{p%02d}", u.Partition(2))) {
+				active += len(subs)
+			}
+		}
+		counted := w.server.HGet(key, "subscriptions")
+		live := w.server.HGet(key, "pending") + w.server.HGet(key, "confirming")
+		return (counted == strconv.Itoa(active) || active == 0 && counted == "") && strings.Trim(live, "0") == ""
 	case "q:":
 		return w.idle(redis, key)
 	}

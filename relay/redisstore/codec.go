@@ -205,5 +205,6 @@ func (s *Store) decodeDevices(u relay.User, raw string) (relay.Devices, error) {
 	if err := parse(plain, &d.List); err != nil {
 		return d, fmt.Errorf("devices: %w", err)
 	}
+	d.Were = len(d.Active())
 	return d, nil
 }

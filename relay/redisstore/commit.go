@@ -64,11 +64,23 @@ func (s *Store) Arrive(ctx context.Context, a relay.Arrival) (relay.Arrived, err
 	args = append(args, s.keys.changes(), ev.Merchant, s.keys.ended(p, h, ""))
 	b := batch{keys: []string{dup, s.keys.owner(p, h), s.keys.of(p, challengeKey(a)), s.keys.live(p, h), s.keys.lane(p, relay.LaneTasks), s.keys.due(p)}}
 	s.addEvent(&b, p, ev)
+	s.indexEvent(&b, p, ev)
 	for _, own := range a.Own {
 		s.addEvent(&b, p, own)
 	}
 	for _, d := range a.Owe {
 		s.addOwed(&b, p, d, true)
+		if d.ChallengeID != "" { // the event itself names those that forward it
+			s.note(&b, p, d)
+		}
+	}
+	switch c := a.Challenge; {
+	case c == nil:
+		s.indexHolders(&b, p, ev.ID, ev.Merchant, ev.CardID, ev.UserID, ev.ReceivedAt)
+	case c.Status.Final():
+		s.indexEnd(&b, p, *c)
+	default:
+		s.counted(&b, p, "", c.Status)
 	}
 	res, err := s.run(ctx, arriveScript, b.keys, append(args, b.args...)...)
 	if err != nil {
@@ -163,14 +175,22 @@ func (s *Store) Commit(ctx context.Context, st relay.Step) error {
 		b.add("XDEL", stream, l.Entry)
 		s.addSettled(&b, p, *l, st)
 	}
-	if st.Challenge != nil {
-		s.addChallenge(&b, p, *st.Challenge)
+	if c := st.Challenge; c != nil {
+		s.addChallenge(&b, p, *c)
+		s.counted(&b, p, st.From, c.Status)
+		if c.Status.Final() && !st.From.Final() {
+			s.indexEnd(&b, p, *c)
+		}
 	}
 	for _, own := range st.Own {
 		s.addEvent(&b, p, own)
 	}
 	for _, d := range st.Owe {
-		s.addOwed(&b, p, d, st.Settle == nil || d.ID != st.Settle.Delivery.ID)
+		fresh := st.Settle == nil || d.ID != st.Settle.Delivery.ID
+		s.addOwed(&b, p, d, fresh)
+		if fresh {
+			s.note(&b, p, d)
+		}
 	}
 	if st.Mute > 0 && st.Challenge != nil {
 		b.add("SET", s.keys.mute(p, st.Challenge.Holder()), "1", "PX", st.Mute.Milliseconds())
@@ -201,6 +221,9 @@ func (s *Store) addSettled(b *batch, p int, l relay.Lease, st relay.Step) {
 	if l.Delivery.ID != "" && (d == nil || d.Status == relay.DeliveryDelivered || d.Status == relay.DeliveryDead) {
 		b.add("HINCRBY", s.keys.owed(p), string(l.Delivery.Lane()), -1)
 	}
+	if len(l.Delivery.Attempts) > 0 {
+		b.add("ZREM", s.keys.retrying(p), l.Delivery.ID)
+	}
 	if d == nil {
 		if len(l.Delivery.Attempts) > 0 {
 			b.add("DEL", s.keys.of(p, l.Delivery.ID))
@@ -208,9 +231,14 @@ func (s *Store) addSettled(b *batch, p int, l relay.Lease, st relay.Step) {
 		return
 	}
 	life := s.Retention.Deliveries
+	if len(l.Delivery.Attempts) == 0 && l.Delivery.Status != relay.DeliveryParked { // it has no record yet
+		s.index(b, s.keys.attempted(p, d.Lane()), d.ID, life)
+	}
 	switch d.Status {
 	case relay.DeliveryPending:
 		s.addDue(b, p, *d, true)
+		b.add("ZADD", s.keys.retrying(p), ms(d.Next), d.ID)
+		b.add("PEXPIRE", s.keys.retrying(p), deadLife.Milliseconds())
 		s.keepEvent(b, p, *d, life)
 	case relay.DeliveryDead:
 		life = deadLife
@@ -265,8 +293,12 @@ func (s *Store) SaveDevices(ctx context.Context, d relay.Devices, owe ...relay.D
 	if len(d.Active()) == 0 {
 		b.add("PEXPIRE", key, pendingLife.Milliseconds())
 	}
+	if more := len(d.Active()) - d.Were; more != 0 {
+		b.add("HINCRBY", s.keys.count(p), countSubscriptions, more)
+	}
 	for _, o := range owe {
 		s.addOwed(&b, p, o, true)
+		s.note(&b, p, o)
 	}
 	return s.commit(ctx, version, noGate, b)
 }

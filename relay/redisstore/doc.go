@@ -30,6 +30,14 @@
 //	prefix:{pNN}:due              sorted set by time: lane, newline, entry
 //	prefix:{pNN}:dead             sorted set by time: dead letters
 //	prefix:{pNN}:owed             hash: how many deliveries each lane owes
+//	prefix:{pNN}:count            hash: how many challenges are pending and confirming, how many subscriptions active
+//	prefix:{pNN}:retrying         sorted set by next attempt: deliveries that failed before
+//	prefix:{pNN}:ix:e:OUTCOME     stream: events; of duplicate and refused ones the record itself
+//	prefix:{pNN}:ix:t:TYPE        stream: events
+//	prefix:{pNN}:ix:h:H           sorted set by arrival: a card's or a user's events; of challenges those that have ended
+//	prefix:{pNN}:ix:s:STATUS      stream: challenges that have ended
+//	prefix:{pNN}:ix:d:LANE        stream: deliveries that were attempted
+//	prefix:{pNN}:ix:o:ID          list: the deliveries that an event, or its challenge, has caused since it arrived
 //	prefix:{pNN}:q:LANE           stream of a lane; its group is "relay"
 //	prefix:{pNN}:devices:H        a user's subscriptions: version, tab, newline, sealed JSON
 //	prefix:{pNN}:cards:H          set of a user's cards

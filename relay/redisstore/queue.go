@@ -218,6 +218,7 @@ func (s *Store) discard(ctx context.Context, lane relay.Lane, l relay.Lease) {
 	b := batch{keys: []string{s.keys.due(l.Partition), stream}}
 	b.add("XDEL", stream, l.Entry)
 	b.add("HINCRBY", s.keys.owed(l.Partition), string(lane), -1)
+	b.add("ZREM", s.keys.retrying(l.Partition), l.Delivery.ID)
 	err := s.commit(ctx, "", ackGate(stream, l.Entry), b)
 	if err != nil && !errors.Is(err, relay.ErrLostLease) {
 		s.Log.Warn("cannot remove an entry; it stays", "lane", lane, "entry", l.Entry, "error", err)

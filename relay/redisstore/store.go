@@ -214,6 +214,9 @@ func (s *Store) Challenge(ctx context.Context, id string) (relay.Challenge, erro
 // Event by id.
 func (s *Store) Event(ctx context.Context, id string) (relay.Event, error) {
 	raw, err := s.record(ctx, id)
+	if errors.Is(err, relay.ErrNotFound) {
+		return s.endless(ctx, id)
+	}
 	if err != nil {
 		return relay.Event{}, err
 	}

@@ -67,7 +67,7 @@ func testList(t *testing.T, w *World) {
 	c := w.Load(w.a, live[0])
 	c.Status = relay.Confirming
 	p, _ := relay.PartitionOf(c.ID)
-	w.Commit(w.a, relay.Step{Partition: p, Challenge: &c})
+	w.Commit(w.a, relay.Step{Partition: p, Challenge: &c, From: relay.Pending})
 	equal(t, "confirming is not over", w.ids(b, relay.ChallengeQuery{User: user("one"), Cards: []string{"c1", "c2"}, Limit: 100}), live)
 	equal(t, "nobody's", w.ids(b, relay.ChallengeQuery{User: user("nobody"), Limit: 100, Ended: true}), []string(nil))
 }

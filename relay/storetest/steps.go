@@ -44,7 +44,7 @@ func testCommit(t *testing.T, w *World) {
 	next := c
 	next.Status, next.Announced, next.PushesOwed = relay.Confirming, true, 2
 	next.Decision = &relay.Decision{Action: relay.Approve, DecidedAt: w.Now(), Device: relay.Device{IP: "192.0.2.1"}}
-	w.Commit(w.a, relay.Step{Partition: announce.Partition, Settle: &announce, Challenge: &next, Own: []relay.Event{own}, Owe: []relay.Delivery{confirm, lock}})
+	w.Commit(w.a, relay.Step{Partition: announce.Partition, Settle: &announce, Challenge: &next, From: c.Status, Own: []relay.Event{own}, Owe: []relay.Delivery{confirm, lock}})
 
 	next.Version = c.Version + 1
 	b := w.Node("b")
@@ -118,7 +118,7 @@ func (w *World) unwritten(b Backend, c relay.Challenge) (relay.Step, func(string
 	p, _ := relay.PartitionOf(c.ID)
 	later := w.Delivery(relay.KindForward, "never", own)
 	later.Next = w.Now().Add(-time.Second)
-	st := relay.Step{Partition: p, Challenge: &next, Own: []relay.Event{own}, Mute: time.Hour,
+	st := relay.Step{Partition: p, Challenge: &next, From: c.Status, Own: []relay.Event{own}, Mute: time.Hour,
 		Owe: []relay.Delivery{w.Delivery(relay.KindForward, "never", own), later}}
 	return st, func(when string) {
 		w.t.Helper()
@@ -219,7 +219,7 @@ func testMute(t *testing.T, w *World) {
 	}
 	p, _ := relay.PartitionOf(c.ID)
 	c.Status = relay.Rejected
-	w.Commit(w.a, relay.Step{Partition: p, Challenge: &c, Mute: 20 * time.Minute})
+	w.Commit(w.a, relay.Step{Partition: p, Challenge: &c, From: relay.Pending, Mute: 20 * time.Minute})
 	w.Pass(20*time.Minute - time.Second)
 	if !muted(c.Holder()) {
 		t.Error("not muted before the time is over")

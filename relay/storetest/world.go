@@ -142,9 +142,10 @@ func (w *World) Load(b Backend, id string) relay.Challenge {
 func (w *World) End(b Backend, id string, status relay.Status) {
 	w.t.Helper()
 	c := w.Load(b, id)
+	from := c.Status
 	c.Status, c.EndedAt, c.Secret = status, w.Now(), relay.Secret{}
 	p, _ := relay.PartitionOf(id)
-	w.Commit(b, relay.Step{Partition: p, Challenge: &c})
+	w.Commit(b, relay.Step{Partition: p, Challenge: &c, From: from})
 }
 
 // Commit writes a step.

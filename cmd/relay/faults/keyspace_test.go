@@ -92,7 +92,7 @@ func (k *keyspace) scanOne(ctx context.Context, rdb *redis.Client) error {
 // record matches keys that retention ends, forever those that stay by count.
 var (
 	ours    = regexp.MustCompile(`^\{p(\d\d)\}:(.+)$`)
-	record  = regexp.MustCompile(`^(evt_|chl_|dlv_|dup:|ended:|mute:|endpoint:)`)
+	record  = regexp.MustCompile(`^(evt_|chl_|dlv_|dup:|ended:|mute:|endpoint:|ix:[ehtdso]:)`)
 	forever = regexp.MustCompile(`^(owner:|devices:|cards:)`)
 )
 
@@ -147,6 +147,16 @@ func (k *keyspace) lookInside(ctx context.Context, pipe redis.Pipeliner, key, na
 			for _, n := range owed.Val() {
 				if n != "0" {
 					return fmt.Sprintf("counts %v", owed.Val())
+				}
+			}
+			return ""
+		}
+	case name == "count":
+		live := pipe.HMGet(ctx, key, "pending", "confirming")
+		return func() string {
+			for _, n := range live.Val() {
+				if n != nil && n != "0" {
+					return fmt.Sprintf("counts %v challenges that are pending and confirming", live.Val())
 				}
 			}
 			return ""

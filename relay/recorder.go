@@ -1,0 +1,75 @@
+package relay
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// How many webhooks that came to nothing get a record on each node: all that an
+// honest issuer causes, and no more of a flood than Redis does not notice.
+const (
+	recordedPerSecond = 20
+	recordedBurst     = 200
+)
+
+// recorder writes the records of duplicates and refusals beside the requests, so
+// that what came to nothing costs them no round trip.
+type recorder struct {
+	limit *rate.Limiter
+	queue chan Event
+}
+
+func newRecorder() *recorder {
+	return &recorder{limit: rate.NewLimiter(recordedPerSecond, recordedBurst), queue: make(chan Event, recordedBurst)}
+}
+
+// Refused records a webhook that was not taken. Nothing that its sender wrote is
+// kept but a type and a merchant that have the form of names.
+func (s *Service) Refused(merchant, typ, reason, remoteIP string) {
+	if !validType(typ) {
+		typ = ""
+	}
+	if !validType(merchant) {
+		merchant = ""
+	}
+	s.record(Event{Type: typ, Merchant: merchant, Outcome: OutcomeRefused, Reason: reason, RemoteIP: remoteIP})
+}
+
+// repeated records that an event has come again.
+func (s *Service) repeated(ev Event, first string) {
+	s.record(Event{
+		Type: ev.Type, Merchant: ev.Merchant, Outcome: OutcomeDuplicate, Reason: "the same content as " + first,
+		CardID: ev.CardID, UserID: ev.UserID, OccurredAt: ev.OccurredAt,
+	})
+}
+
+func (s *Service) record(ev Event) {
+	ev.ReceivedAt = s.store.Now().Truncate(time.Millisecond)
+	ev.ID = newID(prefixEvent, rand.IntN(s.store.Partitions()), ev.ReceivedAt)
+	if s.recorder.limit.Allow() {
+		select {
+		case s.recorder.queue <- ev:
+			return
+		default: // the store is away, or slow
+		}
+	}
+	s.count.unrecorded.Inc()
+}
+
+// keepRecords writes what is recorded, until ctx ends.
+func (s *Service) keepRecords(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case ev := <-s.recorder.queue:
+			if err := s.store.Record(ctx, ev); err != nil {
+				s.count.unrecorded.Inc()
+				s.log.Debug("a webhook that came to nothing is not recorded", "outcome", ev.Outcome, "error", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,197 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"approvalrelay/relay"
+)
+
+// The indexes that an operator's questions are answered by. What there is much of
+// goes into streams, which take a third of what a sorted set takes; what there is
+// little of under each key does not. They hold ids; only of duplicates and
+// refusals, which have no other record, they hold the record itself.
+
+const (
+	// endlessKept bounds in each partition what anybody can cause without limit.
+	endlessKept = 1000
+	// holderKept bounds what is found by one card, or one user, in a partition.
+	holderKept = 1000
+	// historyKept bounds the deliveries that are found by one event.
+	historyKept = 200
+)
+
+func (k keys) outcome(p int, o relay.EventOutcome) string { return k.tag(p) + "ix:e:" + string(o) }
+func (k keys) typed(p int, typ string) string             { return k.tag(p) + "ix:t:" + typ }
+func (k keys) holder(p int, h relay.Holder) string        { return k.tag(p) + "ix:h:" + holder(h) }
+func (k keys) attempted(p int, l relay.Lane) string       { return k.tag(p) + "ix:d:" + string(l) }
+func (k keys) status(p int, s relay.Status) string        { return k.tag(p) + "ix:s:" + string(s) }
+func (k keys) history(p int, id string) string            { return k.tag(p) + "ix:o:" + id[len("evt_"):] }
+func (k keys) retrying(p int) string                      { return k.tag(p) + "retrying" }
+func (k keys) count(p int) string                         { return k.tag(p) + "count" }
+
+// index adds an id to a stream, from which what is older than life goes.
+func (s *Store) index(b *batch, key, id string, life time.Duration) {
+	b.add("XADD", key, "MINID", "~", ms(s.Now().Add(-life)), "*", "i", id)
+	b.add("PEXPIRE", key, life.Milliseconds())
+}
+
+// indexEvent makes a webhook's record findable. Those of our own are found by
+// their challenge.
+func (s *Store) indexEvent(b *batch, p int, e relay.Event) {
+	s.index(b, s.keys.outcome(p, e.Outcome), e.ID, s.Retention.Events)
+	if e.Type != "" {
+		s.index(b, s.keys.typed(p, e.Type), e.ID, s.Retention.Events)
+	}
+}
+
+// indexHolders makes an event findable by its card and its user. One that is a
+// challenge comes here when it ends: until then it is among its holder's live
+// ones, and takes no more room than it must.
+func (s *Store) indexHolders(b *batch, p int, id, merchant, card, user string, at time.Time) {
+	life := s.Retention.Events
+	for _, h := range []relay.Holder{{Merchant: merchant, CardID: card}, {Merchant: merchant, UserID: user}} {
+		if h.CardID == "" && h.UserID == "" {
+			continue
+		}
+		key := s.keys.holder(p, h)
+		b.add("ZADD", key, ms(at), id)
+		b.add("ZREMRANGEBYSCORE", key, "-inf", ms(s.Now().Add(-life)))
+		b.add("ZREMRANGEBYRANK", key, 0, -holderKept-1)
+		b.add("PEXPIRE", key, life.Milliseconds())
+	}
+}
+
+// indexEnd makes a challenge that has ended findable by its end and its holders.
+func (s *Store) indexEnd(b *batch, p int, c relay.Challenge) {
+	s.index(b, s.keys.status(p, c.Status), c.ID, s.Retention.Challenges)
+	s.indexHolders(b, p, c.EventID(), c.Merchant, c.CardID, c.UserID, c.CreatedAt)
+}
+
+// note adds a delivery to what its event, or its challenge, has caused.
+func (s *Store) note(b *batch, p int, d relay.Delivery) {
+	if d.Kind.Inner() || d.EventID == "" && d.ChallengeID == "" {
+		return
+	}
+	o := relay.Owed{ID: d.ID, Kind: d.Kind, Target: d.Target}
+	of := d.ChallengeID
+	if of == "" {
+		of = d.EventID
+	} else if d.EventID[len("evt_"):] != of[len("chl_"):] {
+		o.EventID = d.EventID
+	}
+	key := s.keys.history(p, of)
+	b.add("RPUSH", key, mustJSON(o))
+	b.add("LTRIM", key, -historyKept, -1)
+	b.add("PEXPIRE", key, max(s.Retention.Events, s.Retention.Challenges).Milliseconds())
+}
+
+// History of an event.
+func (s *Store) History(ctx context.Context, eventID string) ([]relay.Owed, error) {
+	p, ok := relay.PartitionOf(eventID)
+	if !ok || p >= s.Options.Partitions {
+		return nil, relay.ErrNotFound
+	}
+	raw, err := s.rdb.LRange(ctx, s.keys.history(p, eventID), 0, -1).Result()
+	if err != nil {
+		return nil, s.away(err)
+	}
+	all := make([]relay.Owed, len(raw))
+	for i, r := range raw {
+		if err := parse([]byte(r), &all[i]); err != nil {
+			return nil, fmt.Errorf("history of %s: %w", eventID, err)
+		}
+	}
+	return all, nil
+}
+
+// Attempted loads delivery records.
+func (s *Store) Attempted(ctx context.Context, ids []string) (map[string]relay.Delivery, error) {
+	raw, err := s.records(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]relay.Delivery, len(ids))
+	for i, r := range raw {
+		if r == "" {
+			continue
+		}
+		d, err := s.decodeDelivery(r)
+		if errors.Is(err, relay.ErrNewer) {
+			s.Log.Warn("a list lacks a delivery that a newer version wrote", "delivery_id", ids[i], "error", err)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		found[d.ID] = d
+	}
+	return found, nil
+}
+
+// Record keeps a duplicate or a refusal.
+func (s *Store) Record(ctx context.Context, e relay.Event) error {
+	p, ok := relay.PartitionOf(e.ID)
+	if !ok || p >= s.Options.Partitions {
+		return relay.ErrNotFound
+	}
+	var b batch
+	key := s.keys.outcome(p, e.Outcome)
+	b.add("XADD", key, "MAXLEN", "~", endlessKept, "*", "i", e.ID, "d", mustJSON(e))
+	b.add("PEXPIRE", key, s.Retention.Events.Milliseconds())
+	return s.commit(ctx, "", noGate, b)
+}
+
+// endless looks for the record of a duplicate or a refusal by its id: near the
+// time that the id carries.
+func (s *Store) endless(ctx context.Context, id string) (relay.Event, error) {
+	const around = 10 * time.Second // a node's clock against that of Redis, and how long a record waits to be written
+	p, ok := relay.PartitionOf(id)
+	if !ok || p >= s.Options.Partitions {
+		return relay.Event{}, relay.ErrNotFound
+	}
+	at := relay.TimeOf(id)
+	from, to := strconv.FormatInt(ms(at.Add(-around)), 10), strconv.FormatInt(ms(at.Add(around)), 10)
+	pipe := s.rdb.Pipeline()
+	var found []*redis.XMessageSliceCmd
+	for _, o := range endlessOutcomes {
+		found = append(found, pipe.XRange(ctx, s.keys.outcome(p, o), from, to))
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return relay.Event{}, s.away(err)
+	}
+	for _, f := range found {
+		for _, m := range f.Val() {
+			if m.Values["i"] == id {
+				return s.inlineEvent(m.Values)
+			}
+		}
+	}
+	return relay.Event{}, relay.ErrNotFound
+}
+
+var endlessOutcomes = []relay.EventOutcome{relay.OutcomeDuplicate, relay.OutcomeRefused}
+
+func (s *Store) inlineEvent(values map[string]any) (e relay.Event, err error) {
+	raw, _ := values["d"].(string)
+	err = parse([]byte(raw), &e)
+	return e, err
+}
+
+// counted moves a challenge from one status to the next in the counters.
+func (s *Store) counted(b *batch, p int, from, to relay.Status) {
+	if from == to {
+		return
+	}
+	if from != "" && !from.Final() {
+		b.add("HINCRBY", s.keys.count(p), string(from), -1)
+	}
+	if !to.Final() {
+		b.add("HINCRBY", s.keys.count(p), string(to), 1)
+	}
+}
