@@ -102,7 +102,7 @@ type Challenge struct {
 	Version int    `json:"-"` // of the stored record; 0 is not stored yet
 	UserID  string `json:"-"` // the owner; "" is unassigned
 
-	ID       string        `json:"id"`
+	ID       string        `json:"-"` // names the record
 	Merchant string        `json:"m"`
 	Type     string        `json:"ty"` // the event's type
 	Kind     ChallengeKind `json:"k"`
@@ -119,7 +119,7 @@ type Challenge struct {
 	Wallet    string `json:"wa,omitempty"`
 
 	OccurredAt time.Time `json:"oc,omitzero"` // zero: the issuer did not say
-	CreatedAt  time.Time `json:"cr"`
+	CreatedAt  time.Time `json:"-"`           // its id carries it
 	ExpiresAt  time.Time `json:"ex"`
 	RevealedAt time.Time `json:"rv,omitzero"`
 	EndedAt    time.Time `json:"en,omitzero"`

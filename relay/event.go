@@ -22,7 +22,7 @@ const (
 
 // Event is the record of one webhook, or of an event of our own.
 type Event struct {
-	ID         string       `json:"id"`
+	ID         string       `json:"-"` // names the record
 	Type       string       `json:"ty"`
 	Merchant   string       `json:"m"`
 	Outcome    EventOutcome `json:"o"`
@@ -31,7 +31,7 @@ type Event struct {
 	CardID     string       `json:"ca,omitempty"` // tokenised if it is a card number
 	UserID     string       `json:"u,omitempty"`
 	OccurredAt time.Time    `json:"oc,omitzero"`
-	ReceivedAt time.Time    `json:"rc"`
+	ReceivedAt time.Time    `json:"-"`            // its id carries it
 	RemoteIP   string       `json:"ip,omitempty"` // of what was refused: who sent it
 	Owed       []Owed       `json:"ow,omitempty"` // the deliveries that forwarded it first
 	// ChallengeID is which challenge an event of our own is about; that of any

@@ -48,7 +48,7 @@ func TimeOf(id string) time.Time {
 	if _, ok := PartitionOf(id); !ok {
 		return time.Time{}
 	}
-	return ulid.MustParse(id[4 : 4+ulid.EncodedSize]).Timestamp()
+	return ulid.MustParse(id[4 : 4+ulid.EncodedSize]).Timestamp().UTC()
 }
 
 // challengeOf and eventOf: a challenge and the event it came from share all but

@@ -23,6 +23,10 @@ func (s *Service) Events(ctx context.Context, f EventFilter) (list []EventView, 
 		return nil, "", err
 	}
 	q := EventQuery{Range: f.Range, Merchant: f.Merchant, Type: f.Type, Outcome: f.Outcome}
+	for _, m := range s.Merchants {
+		_, action := m.Actions[f.Type]
+		q.Action = q.Action || action
+	}
 	if q.Holders, q.UserID, err = s.holders(ctx, f); err != nil {
 		return nil, "", err
 	}

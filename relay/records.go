@@ -26,6 +26,7 @@ type EventQuery struct {
 	Range
 	Merchant string
 	Type     string
+	Action   bool // the type is action-requiring
 	Outcome  EventOutcome
 	Holders  []Holder // cards and users, any of them; nil: all
 	UserID   string   // beside Holders that are cards

@@ -49,6 +49,9 @@ func (s *Store) eventSources(q relay.EventQuery) []source {
 		}
 	case q.Type != "":
 		sources = append(sources, s.streams(func(p int) string { return s.keys.typed(p, q.Type) })...)
+		if q.Action {
+			of(relay.OutcomeChallenge)
+		}
 	case q.Outcome != "":
 		of(q.Outcome)
 	default:

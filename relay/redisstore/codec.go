@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"approvalrelay/relay"
 )
@@ -47,7 +48,7 @@ func (s *Store) unseal(id string, sealed []byte) (relay.Secret, error) {
 // when a node of the version before could misread what is written: such a node
 // leaves it to others (relay.ErrNewer). New fields that it may overlook need no
 // new version.
-const recordVersion = 1
+const recordVersion = 2
 
 // mustJSON encodes our own records: plain structs of strings, numbers and times.
 func mustJSON(v any) []byte {
@@ -93,24 +94,53 @@ func (s *Store) decodeBody(id string, b []byte, v any) (relay.Secret, error) {
 	return s.unseal(id, sealed)
 }
 
+// storedChallenge is a challenge's JSON, its times in milliseconds: there are
+// many that live at once, and each text of a time would take twice the room.
+type storedChallenge struct {
+	relay.Challenge
+	OccurredAt int64 `json:"oc,omitempty"`
+	ExpiresAt  int64 `json:"ex"`
+	RevealedAt int64 `json:"rv,omitempty"`
+	EndedAt    int64 `json:"en,omitempty"`
+}
+
+func (s *Store) challengeBody(c relay.Challenge) []byte {
+	at := func(t time.Time) int64 {
+		if t.IsZero() {
+			return 0
+		}
+		return ms(t)
+	}
+	return s.body(c.ID, storedChallenge{c, at(c.OccurredAt), at(c.ExpiresAt), at(c.RevealedAt), at(c.EndedAt)}, c.Secret)
+}
+
 func (s *Store) encodeChallenge(c relay.Challenge) []byte {
 	head := strconv.Itoa(c.Version) + "\t" + c.UserID + "\n"
-	return append([]byte(head), s.body(c.ID, c, c.Secret)...)
+	return append([]byte(head), s.challengeBody(c)...)
 }
 
 func (s *Store) decodeChallenge(id, raw string) (relay.Challenge, error) {
-	var c relay.Challenge
+	var stored storedChallenge
 	head, rest, ok := strings.Cut(raw, "\n")
 	version, user, ok2 := strings.Cut(head, "\t")
 	n, err := strconv.Atoi(version)
 	if !ok || !ok2 || err != nil {
-		return c, fmt.Errorf("challenge %s: %w", id, errCorrupt)
+		return stored.Challenge, fmt.Errorf("challenge %s: %w", id, errCorrupt)
 	}
-	c.Secret, err = s.decodeBody(id, []byte(rest), &c)
+	secret, err := s.decodeBody(id, []byte(rest), &stored)
 	if err != nil {
-		return c, fmt.Errorf("challenge %s: %w", id, err)
+		return stored.Challenge, fmt.Errorf("challenge %s: %w", id, err)
 	}
-	c.Version, c.UserID = n, user
+	at := func(ms int64) time.Time {
+		if ms == 0 {
+			return time.Time{}
+		}
+		return time.UnixMilli(ms).UTC()
+	}
+	c := stored.Challenge
+	c.OccurredAt, c.ExpiresAt, c.RevealedAt, c.EndedAt = at(stored.OccurredAt), at(stored.ExpiresAt), at(stored.RevealedAt), at(stored.EndedAt)
+	c.Secret = secret
+	c.ID, c.CreatedAt, c.Version, c.UserID = id, relay.TimeOf(id), n, user
 	return c, nil
 }
 
@@ -122,7 +152,7 @@ func (s *Store) decodeEvent(id, raw string) (relay.Event, error) {
 	if err != nil {
 		return e, fmt.Errorf("event %s: %w", id, err)
 	}
-	e.Secret = sec
+	e.ID, e.ReceivedAt, e.Secret = id, relay.TimeOf(id), sec
 	return e, nil
 }
 

@@ -108,7 +108,7 @@ func (s *Store) arriveChallenge(c *relay.Challenge, h *relay.Holder) []any {
 	if c.Status.Final() {
 		life, expires = s.Retention.Challenges, ""
 	}
-	return []any{c.ID, s.body(c.ID, c, c.Secret), life.Milliseconds(), ms(c.CreatedAt), mark(c.Reference), expires}
+	return []any{c.ID, s.challengeBody(*c), life.Milliseconds(), ms(c.CreatedAt), mark(c.Reference), expires}
 }
 
 func arrived(res any, id string) (relay.Arrived, error) {

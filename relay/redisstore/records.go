@@ -45,7 +45,7 @@ func (s *Store) index(b *batch, key, id string, life time.Duration) {
 // their challenge.
 func (s *Store) indexEvent(b *batch, p int, e relay.Event) {
 	s.index(b, s.keys.outcome(p, e.Outcome), e.ID, s.Retention.Events)
-	if e.Type != "" {
+	if e.Type != "" && e.Outcome != relay.OutcomeChallenge { // which have a type or two
 		s.index(b, s.keys.typed(p, e.Type), e.ID, s.Retention.Events)
 	}
 }
@@ -178,6 +178,8 @@ func (s *Store) endless(ctx context.Context, id string) (relay.Event, error) {
 var endlessOutcomes = []relay.EventOutcome{relay.OutcomeDuplicate, relay.OutcomeRefused}
 
 func (s *Store) inlineEvent(values map[string]any) (e relay.Event, err error) {
+	e.ID, _ = values["i"].(string)
+	e.ReceivedAt = relay.TimeOf(e.ID)
 	raw, _ := values["d"].(string)
 	err = parse([]byte(raw), &e)
 	return e, err
