@@ -2,7 +2,6 @@ package api
 
 import (
 	"net/http"
-	"strconv"
 	"strings"
 	"unicode"
 
@@ -31,13 +30,9 @@ func (s *Server) listChallenges(c *gin.Context, id identity) error {
 	default:
 		return relay.Invalid("status", "It must be pending or all.")
 	}
-	limit := defaultLimit
-	if q := c.Query("limit"); q != "" {
-		n, err := strconv.Atoi(q)
-		if err != nil || n < 1 || n > maxLimit {
-			return relay.Invalid("limit", "It must be a number from 1 to 100.")
-		}
-		limit = n
+	limit, err := limitOf(c)
+	if err != nil {
+		return err
 	}
 	p, err := s.service.List(c.Request.Context(), id.User, all, limit, c.Query("cursor"))
 	if err != nil {
@@ -47,16 +42,7 @@ func (s *Server) listChallenges(c *gin.Context, id identity) error {
 	return nil
 }
 
-func page(p relay.Page) list[relay.View] {
-	l := list[relay.View]{Data: make([]relay.View, 0, len(p.Challenges))}
-	for _, ch := range p.Challenges {
-		l.Data = append(l.Data, ch.View())
-	}
-	if p.Next != "" {
-		l.Next = &p.Next
-	}
-	return l
-}
+func page(p relay.Page) list[relay.View] { return listOf(p.Challenges, p.Next, relay.Challenge.View) }
 
 func (s *Server) getChallenge(c *gin.Context, id identity) error {
 	ch, err := s.service.Get(c.Request.Context(), id.User, c.Param("id"))

@@ -128,9 +128,10 @@ type Challenge struct {
 	Failure  *Failure  `json:"fa,omitempty"`
 	Note     string    `json:"no,omitempty"` // why it was cancelled
 
-	PushesOwed   int  `json:"po,omitempty"` // devices that the announcement was owed to
-	PushesFailed int  `json:"pf,omitempty"` // of these, whose first attempt failed
-	Announced    bool `json:"an,omitempty"`
+	PushesOwed   int    `json:"po,omitempty"` // devices that the announcement was owed to
+	PushesFailed int    `json:"pf,omitempty"` // of these, whose first attempt failed
+	Announced    bool   `json:"an,omitempty"`
+	Silence      string `json:"si,omitempty"` // why the announcement was owed to no device
 
 	// Secret is sealed in the store and dropped by the step that ends the
 	// challenge.

@@ -88,6 +88,31 @@ type Counts struct {
 	Subscriptions int // active ones
 }
 
+// Sizes is what Redis holds.
+type Sizes struct {
+	Used, Max int64 // bytes; Max 0: no limit
+	Kinds     []Size
+}
+
+// Size of one kind of record.
+type Size struct {
+	Kind  string `json:"kind"`
+	Count int    `json:"count"`
+	Bytes int64  `json:"bytes"`
+}
+
+// Sample is what all nodes together counted in SampleEvery from At on.
+type Sample struct {
+	At      time.Time
+	Figures map[string]float64
+}
+
+// SampleEvery is how long a sample is, SamplesKept how far back they go.
+const (
+	SampleEvery = 10 * time.Second
+	SamplesKept = time.Hour
+)
+
 // LaneState is what one lane owes.
 type LaneState struct {
 	Waiting int       // now

@@ -462,7 +462,7 @@ func (s *Service) swap(ctx context.Context, id string, decide func(c Challenge, 
 // sameChallenge compares what the pure steps may change.
 func sameChallenge(a, b Challenge) bool {
 	return a.Status == b.Status && a.UserID == b.UserID && a.Decision == b.Decision && a.Failure == b.Failure &&
-		a.RevealedAt.Equal(b.RevealedAt) && a.PushesOwed == b.PushesOwed && a.PushesFailed == b.PushesFailed && a.Announced == b.Announced
+		a.RevealedAt.Equal(b.RevealedAt) && a.PushesOwed == b.PushesOwed && a.PushesFailed == b.PushesFailed && a.Announced == b.Announced && a.Silence == b.Silence
 }
 
 func (s *Service) logChallenge(ctx context.Context, c Challenge) {

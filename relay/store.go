@@ -50,8 +50,11 @@ type Store interface {
 	// Owner of a card: ErrNotFound if unknown.
 	Owner(ctx context.Context, h Holder) (Owner, error)
 	// SetOwner is the operator's word: it wins over what events teach. An empty
-	// UserID forgets the owner. It owes KindLearn.
+	// UserID forgets the owner. It indexes the card under its user, and owes
+	// KindLearn if the card has challenges that live.
 	SetOwner(ctx context.Context, h Holder, o Owner) error
+	// Owners of several cards; the zero Owner where there is none.
+	Owners(ctx context.Context, cards []Holder) ([]Owner, error)
 	// IndexCard and Cards: the set of cards in the user's own partition.
 	IndexCard(ctx context.Context, u User, card string) error
 	Cards(ctx context.Context, u User) ([]string, error)
@@ -87,9 +90,20 @@ type Store interface {
 	Events(ctx context.Context, q EventQuery) (list []Event, next string, err error)
 	Deliveries(ctx context.Context, q DeliveryQuery) (list []Delivery, next string, err error)
 	AllChallenges(ctx context.Context, q StatusQuery) (list []Challenge, next string, err error)
+	// EraseEvent drops all records of an event: its own, its challenge's, and those of
+	// the deliveries that it has caused. EraseUser drops what is left of a user
+	// and of whose cards these were: to be called last.
+	EraseEvent(ctx context.Context, ev Event) error
+	EraseUser(ctx context.Context, u User, cards []string) error
 	// Counts and Lanes for the operator's overview.
 	Counts(ctx context.Context) (Counts, error)
 	Lanes(ctx context.Context, lanes []Lane) (map[Lane]LaneState, error)
+	// Sizes is how much room the records take; it is an estimate by samples.
+	Sizes(ctx context.Context, lanes []Lane) (Sizes, error)
+	// AddSample adds a node's figures to those of all nodes for the time that at is
+	// in; Samples reads what is kept of them, oldest first.
+	AddSample(ctx context.Context, at time.Time, figures map[string]float64) error
+	Samples(ctx context.Context) ([]Sample, error)
 
 	// Backlog is how many deliveries each lane owes: waiting, due later or under way.
 	Backlog(ctx context.Context) (map[Lane]int, error)

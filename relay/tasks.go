@@ -37,13 +37,20 @@ func (w *Worker) announce(ctx context.Context, lease Lease) error {
 type plan struct {
 	owner   string // that it was made for
 	devices Devices
-	silent  bool // muted, or beyond the card's limit: listed, not pushed
+	silence string // why it is listed and not pushed; "" if it may be pushed
+	quiet   bool   // that is on purpose: nobody has to be told by other means
 }
 
 func (w *Worker) plan(ctx context.Context, c Challenge) (plan, error) {
 	p := plan{owner: c.UserID}
-	if c.UserID == "" || c.Status != Pending {
+	switch {
+	case c.Status != Pending:
 		return p, nil
+	case c.UserID == "":
+		p.silence = "nobody knows whose the card is"
+		return p, nil
+	case !w.svc.Push.On:
+		p.silence = "there are no push.vapid keys"
 	}
 	muted, err := w.svc.store.Muted(ctx, c.Holder())
 	if err != nil {
@@ -53,7 +60,12 @@ func (w *Worker) plan(ctx context.Context, c Challenge) (plan, error) {
 	if err != nil {
 		return p, fmt.Errorf("count the card's challenges: %w", err)
 	}
-	p.silent = muted || n > w.svc.Push.CardCount
+	switch {
+	case muted:
+		p.silence, p.quiet = "pushes are muted, because the cardholder reported fraud (push.mute_after_report)", true
+	case n > w.svc.Push.CardCount:
+		p.silence, p.quiet = "the card has had too many challenges of late (push.per_card_limit)", true
+	}
 	p.devices, err = w.svc.store.Devices(ctx, c.Owner())
 	if err != nil {
 		return p, fmt.Errorf("read the owner's devices: %w", err)
@@ -71,7 +83,8 @@ func (w *Worker) announced(c Challenge, p plan, now time.Time) (Challenge, func(
 	first := !c.Announced
 	next.Announced = true
 	var owe []Delivery
-	if c.At(now).Status == Pending && c.UserID != "" && !p.silent && w.svc.Push.On {
+	pending := c.At(now).Status == Pending
+	if pending && p.silence == "" {
 		for _, sub := range p.devices.Active() {
 			d := w.svc.delivery(KindPush, c, now)
 			d.Notice, d.Target, d.Deadline = NoticeAnnounce, sub.ID, c.ExpiresAt
@@ -79,12 +92,22 @@ func (w *Worker) announced(c Challenge, p plan, now time.Time) (Challenge, func(
 		}
 	}
 	next.PushesOwed += len(owe)
+	switch {
+	case len(owe) > 0:
+		next.Silence = ""
+	case !pending:
+		next.Silence = "it had ended before anybody could be told"
+	case p.silence == "":
+		next.Silence = "the cardholder has no active device"
+	default:
+		next.Silence = p.silence
+	}
 	return next, func(st *Step) {
 		st.Owe = append(st.Owe, owe...)
 		if first {
 			w.svc.owe(&st.Owe, &st.Own, c.ownEvent("created", st.Partition, now))
 		}
-		if len(owe) == 0 && !p.silent && next.At(now).Status == Pending {
+		if len(owe) == 0 && pending && !p.quiet {
 			w.svc.owe(&st.Owe, &st.Own, next.ownEvent("unreachable", st.Partition, now))
 		}
 	}

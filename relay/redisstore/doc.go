@@ -45,6 +45,7 @@
 //	prefix:root                   the root key, sealed
 //	prefix:nodes                  sorted set of nodes by their last heartbeat (ms), negative if they left
 //	prefix:takeover:NODE          lock, tab, who takes over from a dead node
+//	prefix:sample:SECONDS         hash: what all nodes counted in ten seconds
 //	prefix:parked                 hash: target, reason
 //	prefix:changes                channel: merchant, tab, user, tab, challenge
 package redisstore

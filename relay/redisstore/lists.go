@@ -168,6 +168,10 @@ func (s *Store) Owner(ctx context.Context, h relay.Holder) (relay.Owner, error) 
 	if err != nil {
 		return relay.Owner{}, s.away(err)
 	}
+	return ownerOf(v)
+}
+
+func ownerOf(v map[string]string) (relay.Owner, error) {
 	if v["user"] == "" {
 		return relay.Owner{}, relay.ErrNotFound
 	}
@@ -178,17 +182,42 @@ func (s *Store) Owner(ctx context.Context, h relay.Holder) (relay.Owner, error) 
 	return relay.Owner{UserID: v["user"], At: time.UnixMilli(at), ByOperator: v["op"] != ""}, nil
 }
 
-// SetOwner by the operator.
+// SetOwner by the operator. The card is in its user's set before it is theirs: one
+// that is in the set of somebody else, too, does no harm there.
 func (s *Store) SetOwner(ctx context.Context, h relay.Holder, o relay.Owner) error {
-	p := h.Partition(s.Options.Partitions)
-	var b batch
-	if o.UserID == "" {
-		b.add("DEL", s.keys.owner(p, h))
-	} else {
-		b.add("HSET", s.keys.owner(p, h), "user", o.UserID, "at", ms(o.At), "op", "1")
-		s.addOwed(&b, p, relay.Delivery{Kind: relay.KindLearn, Merchant: h.Merchant, UserID: o.UserID, CardID: h.CardID}, true)
+	p, learn := h.Partition(s.Options.Partitions), ""
+	if o.UserID != "" {
+		if err := s.IndexCard(ctx, relay.User{Merchant: h.Merchant, ID: o.UserID}, h.CardID); err != nil {
+			return err
+		}
+		learn = s.encodeEntry(relay.Delivery{Kind: relay.KindLearn, Merchant: h.Merchant, UserID: o.UserID, CardID: h.CardID}, false)
 	}
-	return s.commit(ctx, "", noGate, b)
+	_, err := s.run(ctx, assignScript, []string{s.keys.owner(p, h), s.keys.live(p, h), s.keys.lane(p, relay.LaneTasks)}, o.UserID, ms(o.At), learn)
+	return err
+}
+
+// Owners of several cards, in one pipeline.
+func (s *Store) Owners(ctx context.Context, cards []relay.Holder) ([]relay.Owner, error) {
+	if len(cards) == 0 {
+		return nil, nil
+	}
+	pipe := s.rdb.Pipeline()
+	found := make([]*redis.MapStringStringCmd, len(cards))
+	for i, h := range cards {
+		found[i] = pipe.HGetAll(ctx, s.keys.owner(h.Partition(s.Options.Partitions), h))
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, s.away(err)
+	}
+	owners := make([]relay.Owner, len(cards))
+	for i, f := range found {
+		o, err := ownerOf(f.Val())
+		if err != nil && !errors.Is(err, relay.ErrNotFound) {
+			return nil, err
+		}
+		owners[i] = o
+	}
+	return owners, nil
 }
 
 // IndexCard adds to the user's set. It deletes first, so that what waits for it

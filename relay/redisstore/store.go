@@ -27,6 +27,8 @@ var (
 	unlistLua string
 	//go:embed scripts/forget.lua
 	forgetLua string
+	//go:embed scripts/assign.lua
+	assignLua string
 
 	arriveScript = redis.NewScript(arriveLua)
 	commitScript = redis.NewScript(commitLua)
@@ -34,6 +36,7 @@ var (
 	retireScript = redis.NewScript(retireLua)
 	unlistScript = redis.NewScript(unlistLua)
 	forgetScript = redis.NewScript(forgetLua)
+	assignScript = redis.NewScript(assignLua)
 )
 
 // Options of a store.
