@@ -116,6 +116,15 @@ func (s *Server) operatorChallenge(c *gin.Context) error {
 	return nil
 }
 
+func (s *Server) stats(c *gin.Context) error {
+	st, err := s.service.Stats(c.Request.Context())
+	if err != nil {
+		return err
+	}
+	c.JSON(http.StatusOK, st)
+	return nil
+}
+
 func (s *Server) timeline(c *gin.Context) error {
 	t, err := s.service.Timeline(c.Request.Context(), c.Param("id"))
 	if err != nil {

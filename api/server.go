@@ -220,6 +220,7 @@ func (s *Server) routeAdmin(e *gin.Engine) {
 	// Thousands of dead letters take longer than a call may.
 	ops.POST("/deadletters/replay", s.do(s.replayDead))
 	ops.DELETE("/merchants/:merchant/users/:user", s.do(s.erase))
+	ops.POST("/merchants/:merchant/:import", s.do(s.importCards)) // Gin takes the colon of cards:import for a parameter
 
 	ops.Use(within(callTime))
 	ops.PUT("/merchants/:merchant/cards/:card", s.do(s.assignCard))
@@ -233,6 +234,7 @@ func (s *Server) routeAdmin(e *gin.Engine) {
 	ops.GET("/challenges/:id", s.do(s.operatorChallenge))
 	ops.GET("/challenges/:id/timeline", s.do(s.timeline))
 	ops.POST("/challenges/:id/cancel", s.do(s.cancel))
+	ops.GET("/stats", s.do(s.stats))
 	ops.GET("/events", s.do(s.listEvents))
 	ops.GET("/events/:id", s.do(s.event))
 	ops.POST("/events/:id/replay", s.do(s.replayEvent))

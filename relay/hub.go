@@ -50,6 +50,16 @@ func (h *hub) watch(u User) *Watch {
 	return w
 }
 
+// size is how many watch.
+func (h *hub) size() (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, of := range h.watchers {
+		n += len(of)
+	}
+	return n
+}
+
 func (h *hub) publish(u User, challengeID string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

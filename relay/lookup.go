@@ -186,6 +186,15 @@ func (s *Service) lanesOf(ctx context.Context, f DeliveryFilter) ([]Lane, error)
 	return lanes, nil
 }
 
+// lanes are all that this node works on.
+func (s *Service) lanes() []Lane {
+	all := []Lane{LaneTasks, LanePush, LaneConfirm, LaneLock}
+	for _, t := range s.Targets {
+		all = append(all, TargetLane(t.Name))
+	}
+	return all
+}
+
 // deliveriesOf are those that one event has caused, in order; with those of its
 // challenge, and of our own events about that.
 func (s *Service) deliveriesOf(ctx context.Context, id string) ([]Delivery, error) {

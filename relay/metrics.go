@@ -1,40 +1,130 @@
 package relay
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 // metrics counts what happened; its labels have few values, none of them chosen
 // by anybody outside.
 type metrics struct {
-	events     *prometheus.CounterVec
-	challenges *prometheus.CounterVec
-	deliveries *prometheus.CounterVec
-	attempts   *prometheus.HistogramVec
-	unrecorded prometheus.Counter
+	webhooks     *prometheus.CounterVec
+	unrecorded   prometheus.Counter
+	challenges   *prometheus.CounterVec
+	decisions    *prometheus.CounterVec
+	attempts     *prometheus.CounterVec
+	dead         *prometheus.CounterVec
+	steps        *prometheus.HistogramVec
+	forwards     *prometheus.HistogramVec
+	pushDelay    prometheus.Histogram
+	confirmDelay prometheus.Histogram
+	decideDelay  prometheus.Histogram
 }
 
-func newMetrics(r prometheus.Registerer) *metrics {
+// The steps of which the duration is measured.
+const (
+	stepOpen     = "open"     // HMAC, decryption, reading
+	stepStore    = "store"    // the arrival's round trip
+	stepHandover = "handover" // from being owed to being handed to a worker, first attempts only
+)
+
+// The names that Figures reads, too.
+const (
+	nameWebhooks     = "relay_webhooks_total"
+	nameChallenges   = "relay_challenge_transitions_total"
+	nameAttempts     = "relay_delivery_attempts_total"
+	nameForwards     = "relay_forward_duration_seconds"
+	namePushDelay    = "relay_push_delay_seconds"
+	nameConfirmDelay = "relay_confirm_delay_seconds"
+	nameDecideDelay  = "relay_decision_delay_seconds"
+)
+
+var (
+	fast = prometheus.ExponentialBucketsRange(0.0001, 10, 16) // of our own steps
+	slow = prometheus.ExponentialBucketsRange(0.001, 30, 18)  // of outside parties
+	long = prometheus.ExponentialBucketsRange(0.5, 600, 14)   // of people
+)
+
+func counter(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+}
+
+func histogram(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+}
+
+// newMetrics makes what has a known label at once, with 0: an alarm must see the
+// first one of a kind as an increase.
+func newMetrics(o Options) *metrics {
 	m := &metrics{
-		events: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "relay_events_total", Help: "Authentic webhooks by what they were answered: accepted, duplicate or quarantined.",
-		}, []string{"status"}),
-		challenges: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "relay_challenge_transitions_total", Help: "Challenges by the status that they came to.",
-		}, []string{"status"}),
-		deliveries: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "relay_delivery_attempts_total", Help: "Attempts by kind (push, confirm, lock, forward) and what the delivery is after it.",
-		}, []string{"kind", "status"}),
-		attempts: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "relay_delivery_attempt_duration_seconds", Help: "How long outside parties took to answer, by kind.",
-			Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 12),
-		}, []string{"kind"}),
+		webhooks: counter(nameWebhooks, "Webhooks by what they were answered: accepted, duplicate, quarantined, or the code of the refusal.", "merchant", "outcome"),
 		unrecorded: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "relay_unrecorded_webhooks_total", Help: "Duplicate and refused webhooks without a record: too many at once, or the store was away.",
 		}),
+		challenges:   counter(nameChallenges, "Challenges by the status that they came to.", "status"),
+		decisions:    counter("relay_decisions_total", "Decisions of cardholders.", "action", "reason"),
+		attempts:     counter(nameAttempts, "Attempts by kind (push, confirm, lock, forward), target of a forward, and what the delivery is after it.", "kind", "target", "status"),
+		dead:         counter("relay_dead_letters_total", "Deliveries that were given up.", "kind", "target"),
+		steps:        histogram("relay_step_duration_seconds", "How long each step took: open, store, handover, or the answer of an outside party by kind.", fast, "step"),
+		forwards:     histogram(nameForwards, "How long targets took to answer.", slow, "target"),
+		pushDelay:    plainHistogram(namePushDelay, "From a challenge's arrival to a push service that took its announcement.", slow),
+		confirmDelay: plainHistogram(nameConfirmDelay, "From a decision to the issuer's confirmation.", slow),
+		decideDelay:  plainHistogram(nameDecideDelay, "From a challenge's arrival to its decision.", long),
 	}
-	if r != nil {
-		r.MustRegister(m.events, m.challenges, m.deliveries, m.attempts, m.unrecorded)
+	for name := range o.Merchants {
+		for _, outcome := range []ReceiptStatus{Accepted, Duplicate, Quarantined} {
+			m.webhooks.WithLabelValues(name, string(outcome))
+		}
+	}
+	for _, s := range allStatuses {
+		m.challenges.WithLabelValues(string(s))
+	}
+	for _, k := range []Kind{KindPush, KindConfirm, KindLock} {
+		m.dead.WithLabelValues(string(k), "")
+	}
+	for _, t := range o.Targets {
+		m.dead.WithLabelValues(string(KindForward), t.Name)
+		m.forwards.WithLabelValues(t.Name)
+	}
+	if o.Metrics != nil {
+		o.Metrics.MustRegister(m.webhooks, m.unrecorded, m.challenges, m.decisions, m.attempts, m.dead, m.steps, m.forwards, m.pushDelay, m.confirmDelay, m.decideDelay)
 	}
 	return m
+}
+
+func plainHistogram(name, help string, buckets []float64) prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
+}
+
+// step measures since a moment.
+func (m *metrics) step(name string, since time.Time) {
+	m.steps.WithLabelValues(name).Observe(time.Since(since).Seconds())
+}
+
+// attempted counts what became of a delivery at an attempt.
+func (m *metrics) attempted(d Delivery) {
+	target := ""
+	if d.Kind == KindForward {
+		target = d.Target
+	}
+	m.attempts.WithLabelValues(string(d.Kind), target, string(d.Status)).Inc()
+	if d.Status == DeliveryDead {
+		m.dead.WithLabelValues(string(d.Kind), target).Inc()
+	}
+	last := d.Attempts[len(d.Attempts)-1]
+	if last.Latency == 0 {
+		return // it was given up without an attempt
+	}
+	m.steps.WithLabelValues(string(d.Kind)).Observe(last.Latency.Seconds())
+	answered := last.At.Add(last.Latency)
+	switch {
+	case d.Kind == KindForward:
+		m.forwards.WithLabelValues(target).Observe(last.Latency.Seconds())
+	case d.Status != DeliveryDelivered:
+	case d.Kind == KindConfirm:
+		m.confirmDelay.Observe(answered.Sub(d.CreatedAt).Seconds())
+	case d.Kind == KindPush && d.Notice == NoticeAnnounce:
+		m.pushDelay.Observe(answered.Sub(TimeOf(d.ChallengeID)).Seconds())
+	}
 }

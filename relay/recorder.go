@@ -35,6 +35,11 @@ func (s *Service) Refused(merchant, typ, reason, remoteIP string) {
 	if !validType(merchant) {
 		merchant = ""
 	}
+	counted := merchant
+	if s.Merchants[merchant] == nil {
+		counted = ""
+	}
+	s.count.webhooks.WithLabelValues(counted, reason).Inc()
 	s.record(Event{Type: typ, Merchant: merchant, Outcome: OutcomeRefused, Reason: reason, RemoteIP: remoteIP})
 }
 

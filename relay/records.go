@@ -88,6 +88,14 @@ type Counts struct {
 	Subscriptions int // active ones
 }
 
+// age of the longest waiting one; 0 if none waits.
+func (l LaneState) age(now time.Time) time.Duration {
+	if l.Oldest.IsZero() {
+		return 0
+	}
+	return max(0, now.Sub(l.Oldest))
+}
+
 // Sizes is what Redis holds.
 type Sizes struct {
 	Used, Max int64 // bytes; Max 0: no limit

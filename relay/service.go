@@ -26,6 +26,7 @@ type Options struct {
 	PublicURL    string
 	Push         PushOptions
 	Metrics      prometheus.Registerer // nil: nobody looks
+	Retention    map[string]float64    // seconds by kind of record, for the operator to see
 }
 
 // PushOptions is what is pushed, and how often.
@@ -62,7 +63,11 @@ func New(o Options, store Store, log *slog.Logger) *Service {
 	if err != nil {
 		panic(err) // only for a size below one
 	}
-	return &Service{recent: recent, Options: o, store: store, log: log, hub: newHub(), recorder: newRecorder(), count: newMetrics(o.Metrics)}
+	s := &Service{recent: recent, Options: o, store: store, log: log, hub: newHub(), recorder: newRecorder(), count: newMetrics(o)}
+	if o.Metrics != nil {
+		o.Metrics.MustRegister(&gauges{svc: s})
+	}
+	return s
 }
 
 // The memory for recent events: as many as a slow moment of a target lets wait,
@@ -142,6 +147,7 @@ func (s *Service) Receive(ctx context.Context, w Webhook) (Receipt, error) {
 	if !ok {
 		return Receipt{}, ErrUnknownMerchant
 	}
+	began := time.Now()
 	body, err := m.Keyring.Open(w.Payload, w.HMAC)
 	if err != nil {
 		return Receipt{}, err
@@ -150,15 +156,19 @@ func (s *Service) Receive(ctx context.Context, w Webhook) (Receipt, error) {
 	if err != nil {
 		return Receipt{}, err
 	}
-	return s.take(ctx, m, s.arrival(m, w, body, root, s.store.Now()))
+	a := s.arrival(m, w, body, root, s.store.Now())
+	s.count.step(stepOpen, began)
+	return s.take(ctx, m, a)
 }
 
 // take stores an arrival, and says what became of it.
 func (s *Service) take(ctx context.Context, m *Merchant, a Arrival) (Receipt, error) {
+	began := time.Now()
 	got, err := s.store.Arrive(ctx, a)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("store the event: %w", err)
 	}
+	s.count.step(stepStore, began)
 	if got.Learnt {
 		// KindLearn does it, and surely. Done here as well, the card's challenges are
 		// in their owner's list when the issuer has its answer, not moments later.
@@ -178,7 +188,10 @@ func (s *Service) take(ctx context.Context, m *Merchant, a Arrival) (Receipt, er
 	} else {
 		s.remember(a)
 	}
-	s.count.events.WithLabelValues(string(r.Status)).Inc()
+	s.count.webhooks.WithLabelValues(m.Name, string(r.Status)).Inc()
+	if a.Challenge != nil && !got.Duplicate {
+		s.count.challenges.WithLabelValues(string(a.Challenge.Status)).Inc()
+	}
 	s.logEvent(ctx, a.Event, r, got.UserID)
 	return r, nil
 }
@@ -452,7 +465,7 @@ func (s *Service) swap(ctx context.Context, id string, decide func(c Challenge, 
 			return Challenge{}, fmt.Errorf("store challenge %s: %w", id, err)
 		}
 		if changed && prev.Status != next.Status {
-			s.logChallenge(ctx, next)
+			s.logChallenge(ctx, next, now)
 		}
 		return next, nil
 	}
@@ -465,8 +478,12 @@ func sameChallenge(a, b Challenge) bool {
 		a.RevealedAt.Equal(b.RevealedAt) && a.PushesOwed == b.PushesOwed && a.PushesFailed == b.PushesFailed && a.Announced == b.Announced && a.Silence == b.Silence
 }
 
-func (s *Service) logChallenge(ctx context.Context, c Challenge) {
+func (s *Service) logChallenge(ctx context.Context, c Challenge, now time.Time) {
 	s.count.challenges.WithLabelValues(string(c.Status)).Inc()
+	if d := c.Decision; d != nil && d.DecidedAt.Equal(now) {
+		s.count.decisions.WithLabelValues(string(d.Action), d.Reason).Inc()
+		s.count.decideDelay.Observe(now.Sub(c.CreatedAt).Seconds())
+	}
 	attrs := []slog.Attr{slog.String("challenge_id", c.ID), slog.String("merchant", c.Merchant), slog.String("user_id", c.UserID), slog.String("status", string(c.Status))}
 	if c.Failure != nil {
 		attrs = append(attrs, slog.String("failure", string(c.Failure.Code)))

@@ -163,6 +163,9 @@ func (w *Worker) start(lease Lease) {
 	if _, twice := w.held.LoadOrStore(held, true); twice {
 		return
 	}
+	if d := lease.Delivery; d.Tries == 0 && !d.CreatedAt.IsZero() && d.Status == DeliveryPending {
+		w.svc.count.steps.WithLabelValues(stepHandover).Observe(max(0, w.svc.store.Now().Sub(d.CreatedAt).Seconds()))
+	}
 	l.waiting.Add(1)
 	w.active.Go(func() {
 		defer w.held.Delete(held)
@@ -296,8 +299,7 @@ func (w *Worker) settled(partition int, d Delivery) {
 		slog.String("event_id", d.EventID), slog.String("challenge_id", d.ChallengeID), slog.Int("attempt", d.Tries)}
 	if n := len(d.Attempts); n > 0 {
 		last := d.Attempts[n-1]
-		w.svc.count.deliveries.WithLabelValues(string(d.Kind), string(d.Status)).Inc()
-		w.svc.count.attempts.WithLabelValues(string(d.Kind)).Observe(last.Latency.Seconds())
+		w.svc.count.attempted(d)
 		attrs = append(attrs, slog.Int("status_code", last.StatusCode), slog.Float64("latency_ms", float64(last.Latency.Microseconds())/1000))
 		if last.Error != "" {
 			attrs = append(attrs, slog.String("error", last.Error))

@@ -76,6 +76,10 @@ func domainOptions(cfg *configs.Config) (relay.Options, error) {
 			TTL: map[relay.ChallengeKind]time.Duration{relay.ThreeDS: cfg.Challenges.TTL.ThreeDS, relay.CardVerification: cfg.Challenges.TTL.CardVerification},
 			Max: cfg.Challenges.MaxTTL,
 		},
+		Retention: map[string]float64{
+			"challenges_seconds": cfg.Retention.Challenges.Seconds(), "events_seconds": cfg.Retention.Events.Seconds(),
+			"deliveries_seconds": cfg.Retention.Deliveries.Seconds(), "duplicates_seconds": cfg.Retention.Duplicates.Seconds(),
+		},
 		RequireShown: cfg.Challenges.RequireShown, Duplicates: cfg.Retention.Duplicates, PublicURL: cfg.Server.PublicURL,
 		Push: relay.PushOptions{
 			On: cfg.Push.VAPID.PublicKey != "", IncludeOTP: cfg.Push.IncludeOTP, Minimal: cfg.Push.Privacy == "minimal", ActionToken: cfg.Push.ActionToken,
