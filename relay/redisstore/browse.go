@@ -121,7 +121,7 @@ func (s *Store) deliverySources(q relay.DeliveryQuery) []source {
 	var sources []source
 	waiting := func() {
 		for _, l := range q.Lanes {
-			sources = append(sources, s.everywhere(func(p int) source { return &stream{key: s.keys.lane(p, l), partition: p} })...)
+			sources = append(sources, s.everywhere(func(p int) source { return s.stream(p, s.keys.lane(p, l), "") })...)
 		}
 	}
 	switch q.Status {

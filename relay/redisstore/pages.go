@@ -33,6 +33,9 @@ func (p place) cursor() string {
 	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(p.at, 10) + " " + p.tie))
 }
 
+// maxTie is longer than any tie: a lane's name has at most a target's 64 letters.
+const maxTie = 128
+
 func placeOf(cursor string) (place, error) {
 	if cursor == "" {
 		return place{}, nil
@@ -40,7 +43,7 @@ func placeOf(cursor string) (place, error) {
 	raw, err := base64.RawURLEncoding.DecodeString(cursor)
 	ms, tie, ok := strings.Cut(string(raw), " ")
 	at, err2 := strconv.ParseInt(ms, 10, 64)
-	if err != nil || err2 != nil || !ok || at < 0 || len(tie) > 64 {
+	if err != nil || err2 != nil || !ok || at < 0 || len(tie) > maxTie {
 		return place{}, relay.ErrCursor
 	}
 	return place{at, tie}, nil
@@ -60,10 +63,12 @@ type source interface {
 	ask(ctx context.Context, pipe redis.Pipeliner, before place, since int64, n int) func() (items []item, last bool, err error)
 }
 
-// stream is an index stream. Its own ids give the order.
+// stream is an index stream. Its own ids give the order; two streams may give out
+// the same one, so that its name counts as well.
 type stream struct {
 	key       string
 	partition int
+	name      string // among those of the partition
 	from      string // continues after this id; "": not read yet
 	idField   string // which field holds the id; "": none does
 }
@@ -95,7 +100,7 @@ func (s *stream) ask(ctx context.Context, pipe redis.Pipeliner, before place, si
 				return nil, false, errCorrupt
 			}
 			id, _ := e.Values[s.idField].(string)
-			it := item{place{ms, fmt.Sprintf("%016x%02x", order, s.partition)}, id, e.Values}
+			it := item{place{ms, fmt.Sprintf("%016x%02x%s", order, s.partition, s.name)}, id, e.Values}
 			if before.zero() || it.compare(before) < 0 {
 				items = append(items, it)
 			}
@@ -156,7 +161,7 @@ type merge struct {
 	before  place
 	since   int64
 	chunk   int
-	given   string // the id that was given out last: two lists may have it, next to each other
+	given   place // of what was given out last: two indexes may have it, next to each other
 }
 
 func (s *Store) merge(sources []source, r relay.Range) (*merge, error) {
@@ -193,8 +198,8 @@ func (m *merge) next(ctx context.Context, n int) ([]item, error) {
 		}
 		it := m.heads[newest][0]
 		m.heads[newest] = m.heads[newest][1:]
-		if it.id != m.given {
-			out, m.given = append(out, it), it.id
+		if it.place != m.given {
+			out, m.given = append(out, it), it.place
 		}
 		if len(m.heads[newest]) == 0 && !m.ended[newest] && len(out) > n/2 {
 			break // it will do; the next call asks this source again
@@ -269,5 +274,9 @@ func (s *Store) everywhere(one func(p int) source) []source {
 }
 
 func (s *Store) streams(key func(p int) string) []source {
-	return s.everywhere(func(p int) source { return &stream{key: key(p), partition: p, idField: "i"} })
+	return s.everywhere(func(p int) source { return s.stream(p, key(p), "i") })
+}
+
+func (s *Store) stream(p int, key, idField string) *stream {
+	return &stream{key: key, partition: p, name: key[len(s.keys.tag(p)):], idField: idField}
 }

@@ -88,7 +88,22 @@ func testOwnerOperator(t *testing.T, w *World) {
 		}
 		equal(t, "the owner", got, want)
 	}
-	equal(t, "lessons", w.lessons(b, "c"), []string{"learnt", "operator's"})
+	// Nothing waits for the owner, so that nothing is owed; the list has the card at once.
+	equal(t, "lessons", w.lessons(b, "c"), []string{"learnt"})
+	cards, err := b.Cards(ctx, user("operator's"))
+	if err != nil {
+		t.Fatalf("Cards: %v", err)
+	}
+	equal(t, "the operator's user's cards", cards, []string{"c"})
+	w.Arrive(w.a, w.Challenge("waits", "", ""))
+	if err := w.a.SetOwner(ctx, card("waits"), relay.Owner{UserID: "operator's", At: w.Now(), ByOperator: true}); err != nil {
+		t.Fatalf("SetOwner: %v", err)
+	}
+	equal(t, "lessons of a card with a challenge", w.lessons(b, "waits"), []string{"operator's"})
+	owners, err := b.Owners(ctx, []relay.Holder{card("nobody's"), card("waits")})
+	if err != nil || len(owners) != 2 || owners[0] != (relay.Owner{}) || owners[1].UserID != "operator's" {
+		t.Errorf("Owners = %+v, %v", owners, err)
+	}
 
 	// Also for a challenge that names somebody else, who is not given the card.
 	if got := w.Arrive(w.a, w.Challenge("c", "learnt", "")); got.UserID != "operator's" {
@@ -99,7 +114,7 @@ func testOwnerOperator(t *testing.T, w *World) {
 	if err := b.SetOwner(ctx, card("c"), relay.Owner{}); err != nil {
 		t.Fatalf("SetOwner: %v", err)
 	}
-	_, err := w.a.Owner(ctx, card("c"))
+	_, err = w.a.Owner(ctx, card("c"))
 	wantErr(t, "a forgotten owner", err, relay.ErrNotFound)
 	w.Arrive(w.a, w.Teaching("c", "learnt", w.Now()))
 	w.ownerIs(b, "after forgetting", "c", "learnt", w.Now())

@@ -29,7 +29,7 @@ type Backend interface {
 // same t share their data, no others do. A nil clock is the store's own. It
 // closes the node when t ends, and fails t if it cannot be opened.
 func Run(t *testing.T, open func(t *testing.T, clock func() time.Time, node string) Backend) {
-	for _, group := range []map[string]func(*testing.T, *World){arrivals, owners, steps, deliveries, lists, users, nodes} {
+	for _, group := range []map[string]func(*testing.T, *World){arrivals, owners, steps, deliveries, lists, users, nodes, records} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
