@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"sync"
 	"time"
@@ -104,6 +105,8 @@ func (s *Server) importCards(c *gin.Context) error {
 // importFailed tells the error in the answer that has begun, or else as every
 // other.
 func (s *Server) importFailed(c *gin.Context, answer *json.Encoder, im *cardImport, err error) error {
+	// With both directions open at once the server expects that all was read.
+	_, _ = io.Copy(io.Discard, c.Request.Body)
 	if !c.Writer.Written() {
 		c.Header("Content-Type", "")
 		return err

@@ -19,7 +19,7 @@ type Timeline struct {
 // Entry is one thing that happened, or is to happen.
 type Entry struct {
 	At         time.Time `json:"at"`
-	What       string    `json:"what"` // webhook, announced, revealed, decision, end, or the kind of a delivery
+	What       string    `json:"what"` // webhook, announced, revealed, decision, end, follow_up, or the kind of a delivery
 	Detail     string    `json:"detail"`
 	OK         *bool     `json:"ok"` // of an attempt; null for all else
 	DeliveryID string    `json:"delivery_id,omitempty"`
@@ -89,12 +89,20 @@ func (c Challenge) entries(deliveries []Delivery) []Entry {
 	if c.Status.Final() {
 		add(cmp.Or(c.EndedAt, c.ExpiresAt), "end", c.ending())
 	}
-	slices.SortStableFunc(all, func(a, b Entry) int { return a.At.Compare(b.At) })
 	for i := range all {
-		all[i].At = all[i].At.UTC()
+		all[i].At = all[i].At.UTC().Truncate(time.Millisecond) // as challenges have it
 	}
+	slices.SortStableFunc(all, func(a, b Entry) int { return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.rank(), b.rank())) })
 	return all
 }
+
+// rank is the order of what happened in the same millisecond.
+func (e Entry) rank() int {
+	return slices.Index([]string{"webhook", "announced", string(KindPush), "revealed", "decision", string(KindConfirm), string(KindLock), "end", whatFollowUp, string(KindForward)}, e.What)
+}
+
+// whatFollowUp is a push that says that the challenge has ended.
+const whatFollowUp = "follow_up"
 
 func (d Decision) describe() string {
 	text := string(d.Action)
@@ -127,8 +135,9 @@ func (d Delivery) entries() []Entry {
 	if to == "" {
 		to = "the issuer"
 	}
+	what := string(d.Kind)
 	if d.Notice == NoticeEnded {
-		to += ", that it has ended"
+		what = whatFollowUp
 	}
 	for i, a := range d.Attempts {
 		ok := i == len(d.Attempts)-1 && d.Status == DeliveryDelivered
@@ -139,13 +148,13 @@ func (d Delivery) entries() []Entry {
 		if a.Error != "" {
 			detail += ": " + a.Error
 		}
-		all = append(all, Entry{At: a.At, What: string(d.Kind), Detail: detail, OK: &ok, DeliveryID: d.ID})
+		all = append(all, Entry{At: a.At, What: what, Detail: detail, OK: &ok, DeliveryID: d.ID})
 	}
 	switch {
 	case !d.Next.IsZero():
-		all = append(all, Entry{At: d.Next, What: string(d.Kind), Detail: "to " + to + ": will be tried again", DeliveryID: d.ID})
+		all = append(all, Entry{At: d.Next, What: what, Detail: "to " + to + ": will be tried again", DeliveryID: d.ID})
 	case len(d.Attempts) == 0 || d.Status == DeliveryParked:
-		all = append(all, Entry{At: d.CreatedAt, What: string(d.Kind), Detail: "to " + to + ": waits", DeliveryID: d.ID})
+		all = append(all, Entry{At: d.CreatedAt, What: what, Detail: "to " + to + ": waits", DeliveryID: d.ID})
 	}
 	return all
 }

@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"sync"
@@ -128,7 +129,7 @@ func (s *Store) weigh(ctx context.Context, indexes []func(p int) string, record 
 	if len(bytes) == 0 {
 		return size, nil
 	}
-	if _, err := pipe.Exec(ctx); err != nil && err != redis.Nil {
+	if _, err := pipe.Exec(ctx); err != nil && !refusedByRedis(err) {
 		return size, s.away(err)
 	}
 	sum, n := int64(0), int64(0)
@@ -150,7 +151,7 @@ func (s *Store) memory(ctx context.Context) (relay.Sizes, error) {
 	unlimited := false
 	one := func(ctx context.Context, c *redis.Client) error {
 		info, err := c.Info(ctx, "memory").Result()
-		if err != nil {
+		if err != nil && !refusedByRedis(err) {
 			return err
 		}
 		mu.Lock()
@@ -174,6 +175,13 @@ func (s *Store) memory(ctx context.Context) (relay.Sizes, error) {
 		return z, s.away(err)
 	}
 	return z, nil
+}
+
+// refusedByRedis tells an answer that is an error, as of a command that a managed
+// service or an embedded Redis does not have, from no answer.
+func refusedByRedis(err error) bool {
+	var answer redis.Error
+	return errors.As(err, &answer)
 }
 
 // infoNumber is a field of INFO; 0 where it is hidden.
