@@ -54,6 +54,7 @@ func requestID(c *gin.Context) string { return c.Writer.Header().Get(requestIDHe
 func (s *Server) logRequest(c *gin.Context) {
 	start := time.Now()
 	c.Next()
+	s.measure(c, start)
 	status := c.Writer.Status()
 	level := slog.LevelDebug
 	switch {

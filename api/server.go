@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/cors"
 	"golang.org/x/time/rate"
 
@@ -29,10 +30,11 @@ type Options struct {
 	Log     *slog.Logger
 	Auth    *Auth
 
-	MaxBody        int64          // bytes of a webhook
-	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed
-	CORSOrigins    []string       // exact
-	Brand          web.Brand      // of the cardholder app; its Origins are CORSOrigins
+	MaxBody        int64                 // bytes of a webhook
+	TrustedProxies []netip.Prefix        // whose X-Forwarded-For is believed
+	CORSOrigins    []string              // exact
+	Brand          web.Brand             // of the cardholder app; its Origins are CORSOrigins
+	Registry       prometheus.Registerer // nil: nobody looks at how long requests take
 	WebhookLimits  map[string]Limit
 	UserLimit      Limit
 
@@ -64,6 +66,7 @@ type Server struct {
 	adminToken *[sha256.Size]byte // of its hash; nil: none is needed
 	adminHosts []string
 	metrics    http.Handler
+	requests   *prometheus.HistogramVec
 	ready      func(context.Context) error
 
 	openapi   []byte
@@ -114,7 +117,7 @@ func New(o Options) (*Server, error) {
 		maxBody: o.MaxBody, webhooks: map[string]*rate.Limiter{}, receiving: make(chan struct{}, maxReceiving), users: users,
 		policy: o.PushPolicy, vapidKey: o.VAPIDPublicKey,
 		adminHosts: adminHosts(o.AdminHosts), metrics: o.Metrics, ready: o.Ready,
-		openapi: document, keepAlive: 15 * time.Second, closing: make(chan struct{}),
+		requests: newRequestMetrics(o.Registry), openapi: document, keepAlive: 15 * time.Second, closing: make(chan struct{}),
 	}
 	for merchant, l := range o.WebhookLimits {
 		s.webhooks[merchant] = rate.NewLimiter(rate.Limit(l.PerSecond), l.Burst)

@@ -70,7 +70,7 @@ func checkRedis(ctx context.Context, cfg *configs.Config) error {
 	if cfg.Redis.Embedded() {
 		return nil
 	}
-	s, err := openStore(cfg, "check", slog.New(slog.DiscardHandler))
+	s, err := openStore(cfg, "check", slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ func withStore(action func(context.Context, *cli.Command, *redisstore.Store) err
 		if cfg.Redis.Embedded() {
 			return errors.New("redis.url is embedded: it lives in the relay's process only, use the console or the ops API")
 		}
-		s, err := openStore(cfg, "cli", slog.New(slog.NewTextHandler(c.Root().ErrWriter, nil)))
+		s, err := openStore(cfg, "cli", slog.New(slog.NewTextHandler(c.Root().ErrWriter, nil)), nil)
 		if err != nil {
 			return err
 		}

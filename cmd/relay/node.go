@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -82,7 +84,8 @@ func (n *node) assemble(ctx context.Context) error {
 	if err != nil {
 		host = "relay"
 	}
-	if n.store, err = openStore(n.cfg, host+"-"+rand.Text()[:12], n.log); err != nil {
+	n.metrics = newRegistry()
+	if n.store, err = openStore(n.cfg, host+"-"+rand.Text()[:12], n.log, n.metrics); err != nil {
 		return err
 	}
 	n.closers = append(n.closers, func() {
@@ -94,8 +97,6 @@ func (n *node) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.metrics = prometheus.NewRegistry()
-	n.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
 	options.Metrics = n.metrics
 	if n.cfg.Tracing.OTLPEndpoint != "" {
 		n.log.Warn("tracing.otlp_endpoint is set, but this version sends no spans")
@@ -154,7 +155,7 @@ func (n *node) newAPI(ctx context.Context, policy *push.Policy) error {
 		WebhookLimits: limits, UserLimit: api.Limit{PerSecond: n.cfg.Auth.RateLimit.PerSecond, Burst: n.cfg.Auth.RateLimit.Burst},
 		Auth: auth, PushPolicy: policy, VAPIDPublicKey: n.cfg.Push.VAPID.PublicKey,
 		Metrics: promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{}), AdminToken: api.Secret(n.cfg.Admin.Token.Reveal()), AdminHosts: adminHosts(n.cfg.Server.AdminListen),
-		Ready: n.ready, Brand: brand(n.cfg.App),
+		Ready: n.ready, Brand: brand(n.cfg.App), Registry: n.metrics,
 	})
 	return err
 }
@@ -175,32 +176,65 @@ func (n *node) startWork(ctx context.Context) {
 	n.work.Go(func() { n.service.Run(ctx) })
 	n.work.Go(func() { n.worker.Run(ctx, grace) })
 	n.work.Go(func() { n.service.Sample(ctx, n.metrics) })
-	n.work.Go(func() { n.warnAboutRedis(ctx) })
+	n.work.Go(func() { n.watchRedis(ctx) })
 }
 
-// warnAboutRedis says once, as soon as Redis answers, what in its set-up would
-// lose what was acknowledged.
-func (n *node) warnAboutRedis(ctx context.Context) {
+// How often Redis is looked at: whether it answers, and how it is set up.
+const (
+	redisUpEvery     = time.Second
+	redisPolicyEvery = time.Minute
+)
+
+// watchRedis tells whether Redis answers, and what in its set-up would lose what
+// was acknowledged: in metrics, and in the log whenever that changes.
+func (n *node) watchRedis(ctx context.Context) {
+	gauge := func(name, help string) prometheus.Gauge {
+		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+		n.metrics.MustRegister(g)
+		return g
+	}
+	up := gauge("relay_redis_up", "Whether Redis answers.")
+	wrong := gauge("relay_redis_policy_faults", "How many settings of Redis may lose what was acknowledged; 0 is right.")
 	if n.cfg.Redis.Embedded() {
 		n.log.Warn("redis.url is embedded: nothing survives a restart; use a real Redis for anything but trying out")
+		up.Set(1)
 		return
 	}
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		faults, err := n.store.Policy(ctx)
-		if err == nil {
-			for _, f := range faults {
-				n.log.Warn("Redis is set up so that it may lose what was acknowledged: " + f)
+	var looked time.Time
+	var known []string
+	for tick := time.NewTicker(redisUpEvery); ; {
+		if err := n.store.Ping(ctx); err != nil {
+			up.Set(0)
+		} else if up.Set(1); time.Since(looked) > redisPolicyEvery {
+			faults, err := n.store.Policy(ctx)
+			if err == nil {
+				looked = time.Now()
+				wrong.Set(float64(len(faults)))
 			}
-			return
+			for _, f := range faults {
+				if !slices.Contains(known, f) {
+					n.log.Warn("Redis is set up so that it may lose what was acknowledged: " + f)
+				}
+			}
+			known = faults
 		}
 		select {
 		case <-ctx.Done():
+			tick.Stop()
 			return
 		case <-tick.C:
 		}
 	}
+}
+
+func newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "relay_build_info", Help: "Which build runs: always 1.", ConstLabels: prometheus.Labels{"version": version(), "go_version": runtime.Version()},
+	})
+	build.Set(1)
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build)
+	return r
 }
 
 func (n *node) listen() error {

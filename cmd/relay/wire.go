@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"approvalrelay/api"
 	"approvalrelay/api/web"
 	"approvalrelay/configs"
@@ -57,7 +59,7 @@ func newVault(cfg *configs.Config) (*crypto.Vault, error) {
 	return crypto.NewVault(keys...)
 }
 
-func openStore(cfg *configs.Config, node string, log *slog.Logger) (*redisstore.Store, error) {
+func openStore(cfg *configs.Config, node string, log *slog.Logger, metrics prometheus.Registerer) (*redisstore.Store, error) {
 	vault, err := newVault(cfg)
 	if err != nil {
 		return nil, err
@@ -65,7 +67,7 @@ func openStore(cfg *configs.Config, node string, log *slog.Logger) (*redisstore.
 	return redisstore.Open(redisstore.Options{
 		URL: cfg.Redis.URL.Reveal(), Prefix: cfg.Redis.KeyPrefix, Partitions: cfg.Redis.Partitions, WaitReplicas: cfg.Redis.WaitReplicas,
 		Retention: redisstore.Retention{Challenges: cfg.Retention.Challenges, Events: cfg.Retention.Events, Deliveries: cfg.Retention.Deliveries},
-		Vault:     vault, Node: node, Log: log,
+		Vault:     vault, Node: node, Log: log, Metrics: metrics,
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"approvalrelay/crypto"
@@ -49,8 +50,9 @@ type Options struct {
 	Vault        *crypto.Vault
 	Node         string // a name that no other process ever has
 	// Clock replaces the store's clock; only tests set it.
-	Clock func() time.Time
-	Log   *slog.Logger
+	Clock   func() time.Time
+	Log     *slog.Logger
+	Metrics prometheus.Registerer // nil: nobody looks
 }
 
 // Retention is how long records are kept after their last change.
@@ -82,7 +84,11 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{Options: o, keys: keys{o.Prefix}, rdb: rdb, readers: readers, vault: o.Vault, stop: stop}, nil
+	s := &Store{Options: o, keys: keys{o.Prefix}, rdb: rdb, readers: readers, vault: o.Vault, stop: stop}
+	if o.Metrics != nil {
+		s.measure(o.Metrics)
+	}
+	return s, nil
 }
 
 // Close ends all connections, and the embedded Redis.
