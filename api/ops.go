@@ -232,6 +232,15 @@ func (s *Server) replayEvent(c *gin.Context) error {
 	return nil
 }
 
+func (s *Server) replayQuarantine(c *gin.Context) error {
+	n, err := s.service.ReplayQuarantine(c.Request.Context(), c.Query("merchant"))
+	if err != nil {
+		return err
+	}
+	c.JSON(http.StatusOK, n)
+	return nil
+}
+
 func (s *Server) delivery(c *gin.Context) error {
 	d, err := s.service.Delivery(c.Request.Context(), c.Param("id"))
 	if err != nil {

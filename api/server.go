@@ -222,6 +222,7 @@ func (s *Server) routeAdmin(e *gin.Engine) {
 	ops := e.Group("/ops/v1", s.do(s.operator))
 	// Thousands of dead letters take longer than a call may.
 	ops.POST("/deadletters/replay", s.do(s.replayDead))
+	ops.POST("/quarantine/replay", s.do(s.replayQuarantine))
 	ops.DELETE("/merchants/:merchant/users/:user", s.do(s.erase))
 	ops.POST("/merchants/:merchant/:import", s.do(s.importCards)) // Gin takes the colon of cards:import for a parameter
 

@@ -67,10 +67,8 @@ func (s *Service) Erase(ctx context.Context, u User) error {
 	return nil
 }
 
-const erasePage = 100
-
 func (s *Service) eraseRecords(ctx context.Context, u User, cards []CardOwner) error {
-	q := EventQuery{Range: Range{Limit: erasePage}, Holders: []Holder{{Merchant: u.Merchant, UserID: u.ID}}}
+	q := EventQuery{Range: Range{Limit: wholePage}, Holders: []Holder{{Merchant: u.Merchant, UserID: u.ID}}}
 	for _, c := range cards {
 		q.Holders = append(q.Holders, Holder{Merchant: c.Merchant, CardID: c.CardID})
 	}

@@ -33,6 +33,7 @@ type Event struct {
 	OccurredAt time.Time    `json:"oc,omitzero"`
 	ReceivedAt time.Time    `json:"-"`            // its id carries it
 	RemoteIP   string       `json:"ip,omitempty"` // of what was refused: who sent it
+	ReplayedAs string       `json:"ra,omitempty"` // out of quarantine: what it became
 	Owed       []Owed       `json:"ow,omitempty"` // the deliveries that forwarded it first
 	// ChallengeID is which challenge an event of our own is about; that of any
 	// other follows from its own id.

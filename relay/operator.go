@@ -90,8 +90,9 @@ func (s *Service) Cancel(ctx context.Context, id string) (Challenge, error) {
 
 // ReplayEvent runs an event again through today's configuration. One out of
 // quarantine arrives anew, under a new id, as if it had come when it first did:
-// a challenge whose time is over rings nobody. One that was forwarded is owed to
-// today's targets, under its id. A challenge cannot be run again.
+// a challenge whose time is over rings nobody; one that still cannot be understood
+// stays as it is. One that was forwarded is owed to today's targets, under its id.
+// A challenge cannot be run again.
 func (s *Service) ReplayEvent(ctx context.Context, id string) (Receipt, error) {
 	ev, err := s.store.Event(ctx, id)
 	if err != nil {
@@ -102,12 +103,7 @@ func (s *Service) ReplayEvent(ctx context.Context, id string) (Receipt, error) {
 	case m == nil:
 		return Receipt{}, ErrUnknownMerchant
 	case ev.Outcome == OutcomeQuarantined:
-		root, err := s.rootKey(ctx)
-		if err != nil {
-			return Receipt{}, err
-		}
-		w := Webhook{Merchant: ev.Merchant, Type: ev.Type, Raw: ev.Secret.Envelope}
-		return s.take(ctx, m, s.arrival(m, w, ev.Secret.Body, root, ev.ReceivedAt))
+		return s.release(ctx, m, ev)
 	case ev.Outcome != OutcomeForwarded:
 		return Receipt{}, Invalid("id", "Only what is in quarantine, or was forwarded, can be run again; this became a challenge, or is an event of the relay's own.")
 	}
@@ -117,6 +113,71 @@ func (s *Service) ReplayEvent(ctx context.Context, id string) (Receipt, error) {
 		return Receipt{}, fmt.Errorf("owe the event again: %w", err)
 	}
 	return Receipt{Status: Accepted, EventID: id}, nil
+}
+
+// release takes an event out of quarantine, and notes on its record what it became.
+func (s *Service) release(ctx context.Context, m *Merchant, ev Event) (Receipt, error) {
+	root, err := s.rootKey(ctx)
+	if err != nil {
+		return Receipt{}, err
+	}
+	w := Webhook{Merchant: ev.Merchant, Type: ev.Type, Raw: ev.Secret.Envelope}
+	a := s.arrival(m, w, ev.Secret.Body, root, ev.ReceivedAt)
+	if a.Event.Outcome == OutcomeQuarantined {
+		return Receipt{Status: Quarantined, EventID: ev.ID}, nil
+	}
+	r, err := s.take(ctx, m, a)
+	if err != nil {
+		return r, err
+	}
+	ev.ReplayedAs = r.EventID
+	partition, _ := PartitionOf(ev.ID)
+	// Without this note it only looks as if it still had to be run: again, it is a
+	// duplicate.
+	if err := s.store.Commit(ctx, Step{Partition: partition, Own: []Event{ev}}); err != nil {
+		s.log.Warn("an event out of quarantine is not marked", "event_id", ev.ID, "replayed_as", r.EventID, "error", err)
+	}
+	return r, nil
+}
+
+// Released is what became of all in quarantine.
+type Released struct {
+	Replayed    int `json:"replayed"`
+	Quarantined int `json:"quarantined"` // that still cannot be understood
+}
+
+// ReplayQuarantine runs all that is in quarantine again, of one merchant or, for
+// "", of all. After an error the rest is as it was: call it again.
+func (s *Service) ReplayQuarantine(ctx context.Context, merchant string) (Released, error) {
+	var n Released
+	if _, err := s.merchants(merchant); err != nil {
+		return n, err
+	}
+	q := EventQuery{Range: Range{Limit: wholePage}, Merchant: merchant, Outcome: OutcomeQuarantined}
+	for {
+		events, next, err := s.store.Events(ctx, q)
+		if err != nil {
+			return n, fmt.Errorf("list the quarantine: %w", err)
+		}
+		for _, ev := range events {
+			m := s.Merchants[ev.Merchant]
+			if m == nil || ev.ReplayedAs != "" {
+				continue
+			}
+			r, err := s.release(ctx, m, ev)
+			switch {
+			case err != nil:
+				return n, err
+			case r.Status == Quarantined:
+				n.Quarantined++
+			default:
+				n.Replayed++
+			}
+		}
+		if q.Cursor = next; next == "" {
+			return n, nil
+		}
+	}
 }
 
 // ForgetDevices removes all push subscriptions of a user, and with them their

@@ -17,6 +17,9 @@ type Range struct {
 	Cursor       string
 }
 
+// wholePage is how much is read at once of a list that is gone through whole.
+const wholePage = 100
+
 // ErrCursor refuses a cursor that no list has returned.
 var ErrCursor = Invalid("cursor", "It is not a cursor that this list has returned; leave it out to begin with the newest.")
 

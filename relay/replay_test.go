@@ -22,8 +22,11 @@ func TestReplayOutOfQuarantine(t *testing.T) {
 		t.Errorf("the record is %+v, %v", v, err)
 	}
 	again, err := h.ReplayEvent(h.ctx, r.EventID)
-	if err != nil || again.Status != relay.Quarantined {
+	if err != nil || again.Status != relay.Quarantined || again.EventID != r.EventID {
 		t.Errorf("before the mend: %+v, %v", again, err)
+	}
+	if n, err := h.ReplayQuarantine(h.ctx, "acme"); err != nil || n != (relay.Released{Quarantined: 1}) {
+		t.Errorf("all of it before the mend: %+v, %v", n, err)
 	}
 	h.quiet()
 
@@ -40,11 +43,45 @@ func TestReplayOutOfQuarantine(t *testing.T) {
 	if c := h.wantStatus(id, relay.Pending); c.Amount != "50.00" || !c.ExpiresAt.Equal(start.Add(300*time.Second)) {
 		t.Errorf("the challenge is %+v", c)
 	}
+	if v, err := h.EventRecord(h.ctx, r.EventID); err != nil || v.ReplayedAs == nil || *v.ReplayedAs != mended.EventID {
+		t.Errorf("the record does not say what became of it: %+v, %v", v, err)
+	}
+	if n, err := h.ReplayQuarantine(h.ctx, ""); err != nil || n != (relay.Released{}) {
+		t.Errorf("all of it again: %+v, %v", n, err)
+	}
 	if twice, err := h.ReplayEvent(h.ctx, r.EventID); err != nil || twice.Status != relay.Duplicate || twice.EventID != mended.EventID {
 		t.Errorf("replayed twice: %+v, %v", twice, err)
 	}
 	_, err = h.ReplayEvent(h.ctx, mended.EventID)
 	refused(t, err, relay.CodeInvalidRequest)
+}
+
+// All of the quarantine is run again in one call.
+func TestReplayQuarantine(t *testing.T) {
+	h := newHarness(t, nil)
+	for _, card := range []string{"c-1", "c-2", "c-3"} {
+		if r, err := h.send("acme", "CARD_3DS", purchase(card, "amount", nil, "sum", "50.00")); err != nil || r.Status != relay.Quarantined {
+			t.Fatalf("%+v, %v", r, err)
+		}
+	}
+	if r, err := h.send("acme", "CARD_3DS", purchase("c-4", "amount", nil)); err != nil || r.Status != relay.Quarantined {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	m := h.Merchants["acme"]
+	m.Mapping = m.Mapping.With(map[string][]string{"amount": {"sum"}})
+	if _, err := h.ReplayQuarantine(h.ctx, "nobody"); err == nil {
+		t.Error("an unknown merchant is no error")
+	}
+	if n, err := h.ReplayQuarantine(h.ctx, "other"); err != nil || n != (relay.Released{}) {
+		t.Errorf("another merchant's: %+v, %v", n, err)
+	}
+	if n, err := h.ReplayQuarantine(h.ctx, ""); err != nil || n != (relay.Released{Replayed: 3, Quarantined: 1}) {
+		t.Errorf("%+v, %v", n, err)
+	}
+	list, _, err := h.OperatorChallenges(h.ctx, relay.ChallengeFilter{Range: relay.Range{Limit: 10}, Status: relay.Pending})
+	if err != nil || len(list) != 3 {
+		t.Errorf("%d challenges are pending, %v", len(list), err)
+	}
 }
 
 // What was forwarded goes out again under its id.

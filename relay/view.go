@@ -135,16 +135,17 @@ type EventView struct {
 	ChallengeID *string        `json:"challenge_id"`
 	OccurredAt  *time.Time     `json:"occurred_at"`
 	ReceivedAt  time.Time      `json:"received_at"`
-	RemoteIP    *string        `json:"remote_ip,omitempty"` // of what was refused
-	Payload     map[string]any `json:"payload"`             // masked; null once it is gone, and in quarantine
-	Fields      []FieldShape   `json:"fields,omitempty"`    // in quarantine: names and types, not values
+	RemoteIP    *string        `json:"remote_ip,omitempty"`   // of what was refused
+	ReplayedAs  *string        `json:"replayed_as,omitempty"` // out of quarantine: the event that it became
+	Payload     map[string]any `json:"payload"`               // masked; null once it is gone, and in quarantine
+	Fields      []FieldShape   `json:"fields,omitempty"`      // in quarantine: names and types, not values
 }
 
 // View shows the event to the operator; payload is masked already.
 func (e Event) View(payload map[string]any) EventView {
 	v := EventView{
 		ID: e.ID, Type: e.Type, Merchant: e.Merchant, Outcome: e.Outcome, Reason: optional(e.Reason), CardID: optional(e.CardID), UserID: optional(e.UserID),
-		OccurredAt: optionalTime(e.OccurredAt), ReceivedAt: e.ReceivedAt.UTC(), RemoteIP: optional(e.RemoteIP), Payload: payload, Fields: e.Fields,
+		OccurredAt: optionalTime(e.OccurredAt), ReceivedAt: e.ReceivedAt.UTC(), RemoteIP: optional(e.RemoteIP), ReplayedAs: optional(e.ReplayedAs), Payload: payload, Fields: e.Fields,
 	}
 	if e.Outcome == OutcomeChallenge {
 		v.ChallengeID = optional(challengeOf(e.ID))
