@@ -143,7 +143,8 @@ func TestRedisRestarts(t *testing.T) {
 	resync("at first")
 	go readOn(t, n, a.Partition, got)
 	server.Kill()
-	if _, err := n.Arrive(t.Context(), owing(w)); !errors.Is(err, relay.ErrUnavailable) {
+	unknown := owing(w) // it may have been written: the answer does not say so
+	if _, err := n.Arrive(t.Context(), unknown); !errors.Is(err, relay.ErrUnavailable) {
 		t.Errorf("Arrive without Redis: %v, want ErrUnavailable", err)
 	}
 	server.Restart()
@@ -155,7 +156,11 @@ func TestRedisRestarts(t *testing.T) {
 	}
 	next := owing(w)
 	w.Arrive(n, next)
-	if l := receive(t, got); l.Delivery.ID != next.Owe[0].ID {
+	l := receive(t, got)
+	if l.Delivery.ID == unknown.Owe[0].ID {
+		l = receive(t, got)
+	}
+	if l.Delivery.ID != next.Owe[0].ID {
 		t.Errorf("handed out %s after the restart, want %s", l.Delivery.ID, next.Owe[0].ID)
 	}
 	w.Settle(n, held, w.Tried(held, relay.DeliveryDelivered, time.Time{}))
