@@ -114,6 +114,9 @@ func (k *keyspace) look(ctx context.Context, pipe redis.Pipeliner, key string) f
 		}
 		return k.lookInside(ctx, pipe, key, m[2])
 	}
+	if strings.HasPrefix(name, "sample:") {
+		return k.ends(ctx, pipe, key)
+	}
 	switch name {
 	case "root":
 		return fine
@@ -129,16 +132,21 @@ func (k *keyspace) look(ctx context.Context, pipe redis.Pipeliner, key string) f
 	return func() string { return "must not be there" } // parked, takeover locks, and what is in no table
 }
 
+// ends judges a key that retention must end.
+func (k *keyspace) ends(ctx context.Context, pipe redis.Pipeliner, key string) func() string {
+	ttl := pipe.PTTL(ctx, key)
+	return func() string {
+		if ttl.Val() == -1 {
+			return "has no end"
+		}
+		return ""
+	}
+}
+
 func (k *keyspace) lookInside(ctx context.Context, pipe redis.Pipeliner, key, name string) func() string {
 	switch {
 	case record.MatchString(name):
-		ttl := pipe.PTTL(ctx, key)
-		return func() string {
-			if ttl.Val() == -1 {
-				return "has no end"
-			}
-			return ""
-		}
+		return k.ends(ctx, pipe, key)
 	case forever.MatchString(name):
 		return fine
 	case name == "owed":
