@@ -56,7 +56,7 @@ func (b Brand) generate(files map[string][]byte) error {
 		}
 		files[b.logo()] = b.Logo
 	}
-	files["brand.css"] = []byte(css)
+	files["theme.css"] = append(files["theme.css"][:len(files["theme.css"]):len(files["theme.css"])], css...)
 	files["config.json"] = encode(map[string]any{
 		"name": b.name(), "support_url": b.SupportURL, "login_url": b.LoginURL, "origins": append([]string{}, b.Origins...), "logo": b.logo(),
 	})
@@ -64,7 +64,7 @@ func (b Brand) generate(files map[string][]byte) error {
 	return nil
 }
 
-// css sets the accent's colours over those of theme.css, which is linked before.
+// css sets the accent's colours over those of theme.css, after which it stands.
 func (b Brand) css(look theme) (string, error) {
 	if b.Accent == "" {
 		return "", nil

@@ -56,10 +56,14 @@ func TestConfig(t *testing.T) {
 
 func TestBrandCSS(t *testing.T) {
 	t.Parallel()
-	if css := servedFiles(t, Brand{})["brand.css"]; css != "" {
-		t.Errorf("without an accent: %s", css)
+	plain := servedFiles(t, Brand{})["theme.css"]
+	if plain != appFiles(t)["theme.css"] {
+		t.Errorf("without an accent: %s", plain)
 	}
-	css := servedFiles(t, Brand{Accent: "#FFCC00"})["brand.css"]
+	css, follows := strings.CutPrefix(servedFiles(t, Brand{Accent: "#FFCC00"})["theme.css"], plain)
+	if !follows {
+		t.Fatal("the accent does not stand after the theme")
+	}
 	rule := `:root\{--accent:#ffcc00;--accent-press:#[0-9a-f]{6};--on-accent:#000000;--accent-ink:#[0-9a-f]{6}\}`
 	if !regexp.MustCompile(`^` + rule + `@media \(prefers-color-scheme:dark\)\{` + rule + `\}\n$`).MatchString(css) {
 		t.Errorf("%s", css)

@@ -68,9 +68,9 @@ var running = map[string]string{
 // http.StripPrefix("/app", h) under "/app/"; the trailing slash matters, because
 // the page names its files relatively.
 //
-// Beside the embedded files there are config.json, brand.css,
-// manifest.webmanifest and, if the brand has one, logo.png or logo.svg. Only GET
-// and HEAD are answered (405 otherwise), unknown paths with 404, a matching
+// Beside the embedded files there are config.json, manifest.webmanifest and, if
+// the brand has one, logo.png or logo.svg; its accent is in theme.css. Only GET and
+// HEAD are answered (405 otherwise), unknown paths with 404, a matching
 // If-None-Match with 304. Text is sent gzipped to who accepts that.
 //
 // The error says what is wrong with the brand, or with the embedded files: the

@@ -139,7 +139,6 @@ func TestStatusAndMediaType(t *testing.T) {
 		{"GET", "/app/icons/icon-192.png", 200, "image/png"},
 		{"GET", "/app/lang/en.json", 200, "application/json"},
 		{"GET", "/app/config.json", 200, "application/json"},
-		{"GET", "/app/brand.css", 200, "text/css; charset=utf-8"},
 		{"GET", "/app/manifest.webmanifest", 200, "application/manifest+json"},
 		{"HEAD", "/app/", 200, "text/html; charset=utf-8"},
 		{"GET", "/app/logo.png", 404, "text/plain; charset=utf-8"},

@@ -2,12 +2,19 @@
 
 import { locale, t } from './lang.js';
 
-const regions = new Intl.DisplayNames([locale], { type: 'region' });
-const relative = new Intl.RelativeTimeFormat(locale, { numeric: 'auto' });
-const clock = new Intl.DateTimeFormat(locale, { timeStyle: 'short' });
-const day = new Intl.DateTimeFormat(locale, { day: 'numeric', month: 'short', hour: 'numeric', minute: '2-digit' });
-const whole = new Intl.NumberFormat(locale);
-const decimalSign = new Intl.NumberFormat(locale).formatToParts(1.5).find(({ type }) => type === 'decimal').value;
+// once makes what is expensive to make (tens of milliseconds on a phone) when it
+// is needed first, and keeps it.
+function once(make) {
+  let made;
+  return () => (made ??= make());
+}
+
+const regions = once(() => new Intl.DisplayNames([locale], { type: 'region' }));
+const relative = once(() => new Intl.RelativeTimeFormat(locale, { numeric: 'auto' }));
+const clock = once(() => new Intl.DateTimeFormat(locale, { timeStyle: 'short' }));
+const day = once(() => new Intl.DateTimeFormat(locale, { day: 'numeric', month: 'short', hour: 'numeric', minute: '2-digit' }));
+const whole = once(() => new Intl.NumberFormat(locale));
+const decimalSign = once(() => whole().formatToParts(1.5).find(({ type }) => type === 'decimal').value);
 
 // formatAmount returns a decimal string with grouping and the decimals its
 // currency usually has; more, where the value has more: nothing of what will
@@ -16,7 +23,7 @@ export function formatAmount({ value, currency }) {
   const [, sign, integer, given = ''] = /^(-?)(\d+)(?:\.(\d+))?$/.exec(value) ?? [];
   if (integer === undefined) return value;
   const decimals = given.padEnd(usualDecimals(currency) ?? given.length, '0');
-  return sign + whole.format(BigInt(integer)) + (decimals && decimalSign + decimals);
+  return sign + whole().format(BigInt(integer)) + (decimals && decimalSign() + decimals);
 }
 
 function usualDecimals(currency) {
@@ -30,7 +37,7 @@ function usualDecimals(currency) {
 // formatCountry names an ISO 3166-1 code; anything else stays as it is.
 export function formatCountry(code) {
   try {
-    return regions.of(code);
+    return regions().of(code);
   } catch {
     return code;
   }
@@ -40,16 +47,16 @@ export function formatCountry(code) {
 export function formatAgo(time, now) {
   const seconds = Math.max(0, Math.round((now - Date.parse(time)) / 1000));
   if (seconds < 45) return t('challenge.just_now');
-  if (seconds < 45 * 60) return relative.format(-Math.max(1, Math.round(seconds / 60)), 'minute');
-  if (seconds < 22 * 3600) return relative.format(-Math.max(1, Math.round(seconds / 3600)), 'hour');
-  return relative.format(-Math.max(1, Math.round(seconds / 86400)), 'day');
+  if (seconds < 45 * 60) return relative().format(-Math.max(1, Math.round(seconds / 60)), 'minute');
+  if (seconds < 22 * 3600) return relative().format(-Math.max(1, Math.round(seconds / 3600)), 'hour');
+  return relative().format(-Math.max(1, Math.round(seconds / 86400)), 'day');
 }
 
 // formatTime gives the time of day of a date or of milliseconds.
-export const formatTime = (time) => clock.format(new Date(time));
+export const formatTime = (time) => clock().format(new Date(time));
 
 // formatDay gives day and time of a date.
-export const formatDay = (time) => day.format(new Date(time));
+export const formatDay = (time) => day().format(new Date(time));
 
 // formatLeft turns milliseconds into m:ss, rounded up so that 0:00 is the end.
 export function formatLeft(milliseconds) {

@@ -6,11 +6,8 @@ import { at, element, say } from './element.js';
 import { formatTime } from './format.js';
 import { language, t, translate } from './lang.js';
 import { explain } from './messages.js';
-import { PushPanel } from './panel.js';
 import { Queue } from './queue.js';
 import { Relay } from './relay.js';
-import { confirmReport, dropReport } from './report.js';
-import { leaveToSignIn, loginAddress, onMessage, ready } from './signin.js';
 import { load, remove, save } from './store/session.js';
 import { isLive } from './view.js';
 
@@ -22,28 +19,35 @@ let refused = ''; // the last token that was not accepted
 let leave = new AbortController(); // ends everything that belongs to the current session
 let line = 'live';
 let upToDateAt = 0; // when the page last knew all that waits; 0: never in this session
-const panel = new PushPanel();
 const queue = new Queue({ act, overdue: ask, ended, change: arrange });
 const tabs = new BroadcastChannel('approvals');
 
-async function start() {
-  brand();
-  onMessage((sent) => sent !== token && sent !== refused && signIn(sent, true));
-  save('lang', language).catch(() => {});
-  if (firstToken) await signIn(firstToken, true);
-  else await resume();
-  ready();
-}
+// What is not needed to see and answer what waits is loaded once that is shown
+// and nothing else is to be done.
+const idle = () => new Promise((done) => {
+  if (window.requestIdleCallback) requestIdleCallback(done, { timeout: 500 });
+  else setTimeout(done, 100);
+});
+const panelModule = () => import('./panel.js');
+const reportModule = () => import('./report.js');
+const signInModule = () => import('./signin.js');
 
-function brand() {
+async function start() {
   translate(document);
   say(at('name'), config.name);
   document.title = config.name;
-  at('logo').append(element('img', { src: new URL(config.logo, import.meta.url).href, width: 32, height: 32, alt: '' }));
   for (const link of document.querySelectorAll('.help')) {
     link.hidden = !config.support_url;
     link.href = config.support_url;
   }
+  if (firstToken) await signIn(firstToken, true);
+  else await resume();
+  const { onMessage, ready } = await signInModule();
+  onMessage((sent) => sent !== token && sent !== refused && signIn(sent, true));
+  ready();
+  reportModule();
+  at('logo').append(element('img', { src: new URL(config.logo, import.meta.url).href, width: 32, height: 32, alt: '' }));
+  save('lang', language).catch(() => {});
 }
 
 // Without storage (some private windows) the session lasts as long as the page.
@@ -62,14 +66,20 @@ async function signIn(newToken, isNew) {
   const mine = relay;
   queue.clear(() => mine.now());
   show('starting');
-  if (isNew) await save('token', token).catch(() => {});
-  await Promise.all([refresh(), panel.prepare()]);
+  at('aside').hidden = true;
+  if (isNew) save('token', token).catch(() => {});
+  await refresh();
   if (mine !== relay) return;
   show('signed-in');
   followAddress();
-  panel.start(relay);
   relay.watch({ onSnapshot, onChallenge: (challenge) => queue.take(challenge, true), onState, signal: leave.signal })
     .catch(failed);
+  await idle();
+  const { panel } = await panelModule();
+  await panel.prepare();
+  if (mine !== relay) return;
+  at('aside').hidden = false;
+  panel.start(relay);
 }
 
 function reset() {
@@ -77,7 +87,7 @@ function reset() {
   leave = new AbortController();
   relay = null;
   upToDateAt = 0;
-  dropReport();
+  closeReport();
   queue.clear(Date.now);
   onState('live');
   notice('');
@@ -85,19 +95,24 @@ function reset() {
 
 const show = (page) => ['starting', 'signed-out', 'signed-in'].forEach((id) => { at(id).hidden = id !== page; });
 
-function showSignedOut(reason) {
+async function closeReport(id) {
+  if (at('report').open) (await reportModule()).dropReport(id);
+}
+
+async function showSignedOut(reason) {
   reset();
   token = '';
   at('sign-in').hidden = !config.login_url;
-  at('sign-in').href = loginAddress();
   at('signed-out-reason').textContent = reason;
   at('signed-out-reason').hidden = reason === '';
   show('signed-out');
+  at('sign-in').href = (await signInModule()).loginAddress();
 }
 
 async function signOut() {
   // A shared device must not go on receiving pushes; but being offline must
   // not keep anybody from signing out.
+  const { panel } = await panelModule();
   await panel.stop().catch(() => {});
   await Promise.all([remove('token'), remove('push')]).catch(() => {});
   tabs.postMessage('signed-out');
@@ -114,7 +129,8 @@ async function failed(error) {
   if (kept && kept !== tried) return void signIn(kept, false);
   refused = tried;
   await remove('token').catch(() => {});
-  showSignedOut(t('page.session_ended'));
+  await showSignedOut(t('page.session_ended'));
+  const { ready, leaveToSignIn } = await signInModule();
   if (!ready()) leaveToSignIn();
 }
 
@@ -191,7 +207,7 @@ function notice(text) {
 // gets no push about what was answered on it. What the worker says about an
 // answer that was given on a notification stays.
 async function ended(id) {
-  dropReport(id);
+  closeReport(id);
   const registration = await navigator.serviceWorker?.getRegistration();
   const notifications = await registration?.getNotifications?.({ tag: id });
   for (const notification of notifications ?? []) {
@@ -216,7 +232,7 @@ async function act(action, view) {
     view.error = t('error.offline');
     return;
   }
-  if (action === 'not_me' && !await confirmReport(view.challenge)) return;
+  if (action === 'not_me' && !await (await reportModule()).confirmReport(view.challenge)) return;
   if (view.busy || view.challenge.status !== 'pending') return;
   await carryOut(action, view);
 }
@@ -276,7 +292,8 @@ async function followAddress() {
 }
 
 addEventListener('hashchange', followAddress);
-navigator.serviceWorker?.addEventListener('message', ({ data }) => {
+navigator.serviceWorker?.addEventListener('message', async ({ data }) => {
+  const { panel } = await panelModule();
   if (data.type === 'push') panel.activated(data.on);
   if (data.type === 'decided') queue.claim(data.id);
   if (data.type === 'changed' && relay) ask(data.id);

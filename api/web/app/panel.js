@@ -21,7 +21,7 @@ const OFFERS = {
 };
 const OFFERED = ['push-on', 'push-later', 'push-test', 'devices', 'push-install'];
 
-export class PushPanel {
+class PushPanel {
   #relay = null;
   #registered = null; // a promise: the button may be pressed before it is there
   #id = '';
@@ -140,6 +140,8 @@ export class PushPanel {
     for (const id of OFFERED) at(id).hidden = !OFFERS[state]?.includes(id);
   }
 }
+
+export const panel = new PushPanel();
 
 const register = async () => navigator.serviceWorker.register(new URL('sw.js', import.meta.url), { updateViaCache: 'none' });
 

@@ -10,7 +10,6 @@ import (
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
-	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 )
 
@@ -84,9 +83,12 @@ func (w *wire) report() (total int, lines string) {
 }
 
 // TestFirstLoad loads the page with a challenge in a browser that has never seen
-// it, with a quarter of the processor.
+// it, with a quarter of the processor; and, to compare, a page that is nothing but
+// the button.
 func TestFirstLoad(t *testing.T) {
 	w := newWorld(t)
+	bare := newTeam(t)
+	bare.show("/", "<!doctype html><title>Bare</title><article><button>Approve</button></article>")
 	for _, v := range []viewport{narrow, wide} {
 		t.Run(fmt.Sprint(v.width), func(t *testing.T) {
 			name, card := user()
@@ -97,7 +99,7 @@ func TestFirstLoad(t *testing.T) {
 			if err := chromedp.Listen(b.ctx, counter.see); err != nil {
 				t.Fatal(err)
 			}
-			b.must(chromedp.Call(b.ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: watchLoad}))
+			b.onNewDocument(watchLoad)
 			b.must(chromedp.Call(b.ctx, emulation.SetCPUThrottlingRate, emulation.SetCPUThrottlingRateParams{Rate: 4}))
 			b.open(w.app(name))
 			a := b.article("Sephora Digital", "100.20")
@@ -110,6 +112,15 @@ func TestFirstLoad(t *testing.T) {
 			t.Logf("over the wire: %d bytes\n%s", total, lines)
 			shift := eval[float64](b, "browsertest.shift")
 			t.Logf("cumulative layout shift %.4f: %q", shift, eval[[]string](b, "browsertest.shifts"))
+			least := newTab(t)
+			least.size(v)
+			least.onNewDocument(watchLoad)
+			least.must(chromedp.Call(least.ctx, emulation.SetCPUThrottlingRate, emulation.SetCPUThrottlingRateParams{Rate: 4}))
+			least.open(bare.URL)
+			if !until(shownTime, func() bool { return eval[float64](least, "browsertest.interactive") > 0 }) {
+				t.Fatal("the bare page was never interactive")
+			}
+			t.Logf("a bare button is interactive after %.0f ms", eval[float64](least, "browsertest.interactive"))
 			t.Logf("interactive after %.0f ms at a quarter of the processor: %s", eval[float64](b, "browsertest.interactive"), eval[string](b, milestones))
 			if total > maxFirstLoad {
 				t.Errorf("the first load is %d bytes, want at most %d", total, maxFirstLoad)
