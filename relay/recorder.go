@@ -27,12 +27,12 @@ func newRecorder() *recorder {
 }
 
 // Refused records a webhook that was not taken. Nothing that its sender wrote is
-// kept but a type and a merchant that have the form of names.
+// kept but a type and a merchant that are names, and not numbers in disguise.
 func (s *Service) Refused(merchant, typ, reason, remoteIP string) {
-	if !validType(typ) {
+	if !plainName(typ) {
 		typ = ""
 	}
-	if !validType(merchant) {
+	if !plainName(merchant) {
 		merchant = ""
 	}
 	counted := merchant
@@ -41,6 +41,19 @@ func (s *Service) Refused(merchant, typ, reason, remoteIP string) {
 	}
 	s.count.webhooks.WithLabelValues(counted, reason).Inc()
 	s.record(Event{Type: typ, Merchant: merchant, Outcome: OutcomeRefused, Reason: reason, RemoteIP: remoteIP})
+}
+
+// plainName tells a name, as CARD_3DS is one, from what could be a code or a card
+// number.
+func plainName(s string) bool {
+	const maxDigits = 3
+	digits := 0
+	for _, c := range []byte(s) {
+		if c >= '0' && c <= '9' {
+			digits++
+		}
+	}
+	return validType(s) && digits <= maxDigits
 }
 
 // repeated records that an event has come again.
