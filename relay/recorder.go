@@ -32,7 +32,7 @@ func (s *Service) Refused(merchant, typ, reason, remoteIP string) {
 	if !plainName(typ) {
 		typ = ""
 	}
-	if !plainName(merchant) {
+	if s.Merchants[merchant] == nil && !plainName(merchant) {
 		merchant = ""
 	}
 	counted := merchant
