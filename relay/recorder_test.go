@@ -16,7 +16,7 @@ func TestRubbishCannotFillTheStore(t *testing.T) {
 	h := newHarness(t, func(o *relay.Options) { o.Metrics = metrics })
 	const flood = 5000
 	for range flood {
-		h.Refused("acme", "CARD_3DS", "invalid_signature", "192.0.2.1")
+		h.Refused(h.ctx, "acme", "CARD_3DS", "invalid_signature", "192.0.2.1", "")
 	}
 	unrecorded := func() int {
 		families, err := metrics.Gather()
@@ -52,7 +52,7 @@ func TestRubbishCannotFillTheStore(t *testing.T) {
 		t.Errorf("%d of %d have a record", n, flood)
 	}
 	for _, typ := range []string{"4111111111111111", "otp-045435", "a b"} {
-		h.Refused("4111111111111111", typ, "invalid_signature", "192.0.2.1")
+		h.Refused(h.ctx, "4111111111111111", typ, "invalid_signature", "192.0.2.1", "")
 	}
 	list, _, err := h.Events(h.ctx, relay.EventFilter{Range: relay.Range{Limit: 100}, Outcome: relay.OutcomeRefused})
 	if err != nil {

@@ -111,7 +111,8 @@ func (d *demo) start(ctx context.Context, public, admin net.Listener) error {
 	d.App = d.relayURL + "/app/#token=" + d.token
 	d.panel.appURL = d.App
 
-	d.node, err = startNode(ctx, cfg, newLogger(cfg.Log), &embedding{public: public, admin: admin, mount: d.panel.mount})
+	log, level := newLogger(cfg.Log)
+	d.node, err = startNode(ctx, cfg, log, level, &embedding{public: public, admin: admin, mount: d.panel.mount})
 	if err != nil {
 		return err
 	}
