@@ -144,10 +144,16 @@ func New(o Options) (*Server, error) {
 	o.Brand.Origins = o.CORSOrigins
 	app, err := web.Handler(o.Brand)
 	if err != nil {
-		return nil, fmt.Errorf("api: the cardholder app: %w", err)
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	console, err := web.Console()
+	if err != nil {
+		return nil, fmt.Errorf("api: %w", err)
 	}
 	s.routePublic(s.publicRoutes)
-	s.routeApp(s.publicRoutes, app)
+	routeFiles(s.publicRoutes, "/app", app)
+	redirect(s.publicRoutes, "/", "/app/")
+	routeFiles(admin, "/console", console)
 	s.routeAdmin(admin)
 	s.public = frame(crossOrigin(o.CORSOrigins, s.publicRoutes))
 	s.admin = frame(s.ownHost(admin))
@@ -205,14 +211,18 @@ func (s *Server) routePublic(e *gin.Engine) {
 	e.GET("/v1/events", s.user(s.events)) // lasts longer than a call
 }
 
-func (s *Server) routeApp(e *gin.Engine, app http.Handler) {
-	files := gin.WrapH(http.StripPrefix("/app", app))
-	toApp := func(c *gin.Context) { c.Redirect(http.StatusFound, "/app/") }
-	for _, method := range []string{http.MethodGet, http.MethodHead} {
-		e.Handle(method, "/", toApp)
-		e.Handle(method, "/app", toApp)
-		e.Handle(method, "/app/*file", files)
-	}
+// routeFiles serves static files under a path and a slash.
+func routeFiles(e *gin.Engine, path string, files http.Handler) {
+	redirect(e, path, path+"/")
+	serve := gin.WrapH(http.StripPrefix(path, files))
+	e.GET(path+"/*file", serve)
+	e.HEAD(path+"/*file", serve)
+}
+
+func redirect(e *gin.Engine, from, to string) {
+	send := func(c *gin.Context) { c.Redirect(http.StatusFound, to) }
+	e.GET(from, send)
+	e.HEAD(from, send)
 }
 
 func (s *Server) routeAdmin(e *gin.Engine) {

@@ -83,6 +83,31 @@ func TestApp(t *testing.T) {
 	b.call(request{method: "POST", path: "/app/"}).problem(405, "method_not_allowed")
 }
 
+// TestConsole: on the admin listener only, without a token, but not under a foreign
+// name.
+func TestConsole(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	admin := func(method, path string, header http.Header) answer {
+		t.Helper()
+		return send(t, b.admin, request{method: method, path: path, header: header}, false)
+	}
+	page := admin("GET", "/console/", nil).status(200)
+	if !strings.HasPrefix(page.Header.Get("Content-Type"), "text/html") || !strings.Contains(page.Header.Get("Content-Security-Policy"), "script-src 'self'") {
+		t.Errorf("%v", page.Header)
+	}
+	for _, path := range []string{"/console/main.js", "/console/element.js", "/console/pages/overview.js"} {
+		admin("HEAD", path, nil).status(200)
+	}
+	if a := admin("GET", "/console", nil).status(302); a.Header.Get("Location") != "/console/" {
+		t.Errorf("/console leads to %q", a.Header.Get("Location"))
+	}
+	admin("GET", "/console/", http.Header{"Origin": {"https://evil.com"}}).problem(403, "forbidden")
+	admin("GET", "/console/../server.go", nil).status(404)
+	admin("GET", "/app/", nil).problem(404, "not_found")
+	b.call(request{method: "GET", path: "/console/"}).problem(404, "not_found")
+}
+
 // TestRelayModule: a team's page imports it from its own origin, and caches keep
 // the answers to different pages apart.
 func TestRelayModule(t *testing.T) {

@@ -90,7 +90,7 @@ func TestEncodings(t *testing.T) {
 // it may fetch before anything is pressed, headers not counted.
 func TestFirstLoad(t *testing.T) {
 	t.Parallel()
-	assets, err := load(App(), Brand{})
+	assets, err := loadApp(Brand{})
 	if err != nil {
 		t.Fatal(err)
 	}

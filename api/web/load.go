@@ -14,7 +14,7 @@ import (
 	"strings"
 )
 
-// kinds names every kind of file the app may consist of. Images other than SVG are
+// kinds names every kind of file that may be served. Images other than SVG are
 // compressed already.
 var kinds = map[string]struct {
 	mediaType string
@@ -26,6 +26,7 @@ var kinds = map[string]struct {
 	".json":        {"application/json", true},
 	".png":         {"image/png", false},
 	".svg":         {"image/svg+xml", true},
+	".txt":         {"text/plain; charset=utf-8", true},
 	".webmanifest": {"application/manifest+json", true},
 }
 
@@ -42,25 +43,49 @@ type representation struct {
 	etag string
 }
 
-// load reads the files of app, adds what follows from the brand, and returns them
-// by their request paths.
-func load(app fs.FS, b Brand) (map[string]asset, error) {
+// read returns the files of a folder by their paths in it.
+func read(folder fs.FS) (map[string][]byte, error) {
 	files := make(map[string][]byte)
-	err := fs.WalkDir(app, ".", func(name string, entry fs.DirEntry, err error) error {
+	err := fs.WalkDir(folder, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
-		files[name], err = fs.ReadFile(app, name)
+		files[name], err = fs.ReadFile(folder, name)
 		return err
 	})
+	return files, err
+}
+
+// loadApp returns the cardholder app with what follows from the brand.
+func loadApp(b Brand) (map[string]asset, error) {
+	files, err := read(App())
 	if err != nil {
-		return nil, fmt.Errorf("read the app: %w", err)
+		return nil, err
 	}
 	if err := b.generate(files); err != nil {
 		return nil, err
 	}
 	files[worker] = fillWorker(files)
-	assets := make(map[string]asset)
+	return assetsOf(files)
+}
+
+// loadConsole returns the console, with the app's files that it is built on.
+func loadConsole() (map[string]asset, error) {
+	files, err := read(folder("console"))
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"element.js", "theme.css", ownLogo} {
+		if files[name], err = fs.ReadFile(App(), name); err != nil {
+			return nil, err
+		}
+	}
+	return assetsOf(files)
+}
+
+// assetsOf returns files by their request paths; the page is at the root.
+func assetsOf(files map[string][]byte) (assets map[string]asset, err error) {
+	assets = make(map[string]asset)
 	for name, body := range files {
 		if assets["/"+name], err = newAsset(name, body); err != nil {
 			return nil, err

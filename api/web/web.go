@@ -1,5 +1,5 @@
-// Package web holds the cardholder app as static files, puts an operator's brand
-// on it, and serves it.
+// Package web holds the cardholder app and the operator's console as static files,
+// puts an operator's brand on the app, and serves both.
 //
 // Guarantees: every answer, errors included, carries a Content-Security-Policy:
 // that of the page and the worker allows nothing but this origin's own files (no
@@ -9,8 +9,8 @@
 // app; the service worker changes whenever any file does; an accent of any colour
 // leaves every text legible (WCAG 2.2 AA).
 //
-// Non-goals: it holds no session and checks no token (the app sends one to the
-// API by itself), it lists no directories, and it lets no other origin in: whoever
+// Non-goals: it holds no session and checks no token (the pages send one to the
+// API by themselves), it lists no directories, and it lets no other origin in: whoever
 // mounts it does that for relay.js.
 package web
 
@@ -25,18 +25,20 @@ import (
 	"time"
 )
 
-//go:embed app/*
+//go:embed app/* console/*
 var files embed.FS
 
-// App returns the files of the cardholder app as they are embedded, index.html at
-// the root.
-func App() fs.FS {
-	app, err := fs.Sub(files, "app")
+func folder(name string) fs.FS {
+	sub, err := fs.Sub(files, name)
 	if err != nil {
 		panic("web: " + err.Error()) // only possible if the embedded folder is renamed
 	}
-	return app
+	return sub
 }
+
+// App returns the files of the cardholder app as they are embedded, index.html at
+// the root.
+func App() fs.FS { return folder("app") }
 
 // headers are sent with every answer. Cross-Origin-Resource-Policy keeps other
 // sites from embedding anything; a module that is imported under CORS is not
@@ -76,10 +78,25 @@ var running = map[string]string{
 // The error says what is wrong with the brand, or with the embedded files: the
 // latter is a mistake in this package, which its tests catch.
 func Handler(b Brand) (http.Handler, error) {
-	assets, err := load(App(), b)
+	assets, err := loadApp(b)
 	if err != nil {
-		return nil, fmt.Errorf("web: %w", err)
+		return nil, fmt.Errorf("web: the app: %w", err)
 	}
+	return serve(assets), nil
+}
+
+// Console serves the operator's console in the same way, without a brand; mount
+// it under "/console/". It calls the ops API of its own origin, with the token
+// that the operator types in.
+func Console() (http.Handler, error) {
+	assets, err := loadConsole()
+	if err != nil {
+		return nil, fmt.Errorf("web: the console: %w", err)
+	}
+	return serve(assets), nil
+}
+
+func serve(assets map[string]asset) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
 		for name, value := range headers {
@@ -96,7 +113,7 @@ func Handler(b Brand) (http.Handler, error) {
 			return
 		}
 		file.serve(w, r)
-	}), nil
+	})
 }
 
 // refuse answers in place of http.Error, which would drop Cache-Control.

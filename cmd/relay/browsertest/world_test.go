@@ -46,6 +46,7 @@ type world struct {
 	push   *sim.PushService // for Chromium, whose own cannot be reached
 	vapid  string           // public key
 	base   string           // http://localhost:PORT
+	admin  string           // http://localhost:PORT of the admin listener
 
 	pushURL string
 	config  string
@@ -83,10 +84,10 @@ func newWorld(t testing.TB, changes ...string) *world {
 		return server.URL
 	}
 	w.pushURL = serve(w.push)
-	listen := freePort(t)
-	w.base = "http://localhost:" + listen
+	listen, admin := freePort(t), freePort(t)
+	w.base, w.admin = "http://localhost:"+listen, "http://localhost:"+admin
 	w.config = filepath.Join(t.TempDir(), "relay.yaml")
-	w.configure(w.yaml(listen, serve(w.issuer), serve(w.core), public, private), changes...)
+	w.configure(w.yaml(listen, admin, serve(w.issuer), serve(w.core), public, private), changes...)
 	w.start()
 	t.Cleanup(w.stop)
 	return w
@@ -118,9 +119,9 @@ func (w *world) reconfigure(changes ...string) {
 	w.start()
 }
 
-func (w *world) yaml(listen, issuerURL, coreURL, vapidPublic, vapidPrivate string) string {
+func (w *world) yaml(listen, admin, issuerURL, coreURL, vapidPublic, vapidPrivate string) string {
 	return fmt.Sprintf(`
-server: {listen: "127.0.0.1:%s", admin_listen: "127.0.0.1:0", public_url: %q, shutdown_timeout: 1s, cors_origins: []}
+server: {listen: "127.0.0.1:%s", admin_listen: "127.0.0.1:%s", public_url: %q, shutdown_timeout: 1s, cors_origins: []}
 redis: {url: %q, partitions: 4}
 storage: {keys: [%q]}
 merchants:
@@ -146,7 +147,7 @@ app: {name: "Card approvals"}
 challenges: {require_shown: false}
 forward:
   targets: [{name: core, url: "%s/hook", events: ["*", "relay.*"], secrets: [%q]}]
-`, listen, w.base, w.redis.URL, base64.StdEncoding.EncodeToString(crypto.GenerateKey()), merchantSecret,
+`, listen, admin, w.base, w.redis.URL, base64.StdEncoding.EncodeToString(crypto.GenerateKey()), merchantSecret,
 		issuerURL, merchantID, confirmPath, lockPath, leeway, jwtSecret, vapidPublic, vapidPrivate, coreURL, webhookSecret)
 }
 
