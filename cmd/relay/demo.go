@@ -227,13 +227,14 @@ A first 3DS challenge is waiting for the cardholder.
 Cardholder app: %s
 Demo panel: %s
 Operator's console: %s/console/
+Admin: %s
 
 Let the issuer send:  curl -X POST %ssend/approve
 See what happened:    curl %sstate
 Is it healthy?        curl %s/readyz
 
 Nothing is kept. Ctrl-C ends it.
-`, d.App, d.Panel, d.Admin, d.Panel, d.Panel, d.Admin)
+`, d.App, d.Panel, d.Admin, d.Admin, d.Panel, d.Panel, d.Admin)
 }
 
 // stop ends everything, the last started first.
