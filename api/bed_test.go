@@ -63,7 +63,9 @@ func newBed(t testing.TB, change ...func(*Options)) *bed {
 	must(t, err)
 	b := &bed{t: t, clock: &clock{}, pushes: make(chan pushed, 100), issuer: &issuer{}, log: &logBuffer{}, ring: newRing(t, "0123456789abcdef")}
 	b.targets = &downstream{got: make(chan relay.Message, 100)}
-	log := slog.New(slog.NewJSONHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	level := &slog.LevelVar{}
+	level.Set(slog.LevelDebug)
+	log := slog.New(slog.NewJSONHandler(b.log, &slog.HandlerOptions{Level: level}))
 	b.store, err = redisstore.Open(redisstore.Options{
 		URL: redisstore.Embedded, Prefix: "relay", Partitions: 2, Vault: vault, Node: rand.Text(), Clock: b.clock.Now, Log: log,
 		Retention: redisstore.Retention{Challenges: time.Hour, Events: time.Hour, Deliveries: time.Hour},
@@ -90,6 +92,7 @@ func newBed(t testing.TB, change ...func(*Options)) *bed {
 	// is a moment after an event has taught it.
 	must(t, b.store.IndexCard(ctx, user12345, "67890"))
 
+	change = append([]func(*Options){func(o *Options) { o.LogLevel = level }}, change...)
 	b.server = newServer(t, b.service, b.clock, log, change...)
 	b.public = httptest.NewServer(b.server.Public())
 	b.admin = httptest.NewServer(b.server.Admin())
@@ -138,7 +141,7 @@ func newServer(t testing.TB, service *relay.Service, clock *clock, log *slog.Log
 	policy, err := push.NewPolicy(nil, false)
 	must(t, err)
 	o := Options{
-		Service: service, Log: log, Auth: auth, MaxBody: 4 << 10, CORSOrigins: []string{"https://app.example.com"},
+		Service: service, Log: log, LogLevel: &slog.LevelVar{}, Auth: auth, MaxBody: 4 << 10, CORSOrigins: []string{"https://app.example.com"},
 		WebhookLimits: map[string]Limit{"acme": {PerSecond: 1e6, Burst: 1e6}, "slow": {PerSecond: 0.01, Burst: 1}},
 		UserLimit:     Limit{PerSecond: 1e6, Burst: 1e6},
 		PushPolicy:    policy, VAPIDPublicKey: testVAPID, AdminToken: Secret(testAdmin), AdminHosts: []string{"ops.example.com:9090", "0.0.0.0"},

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -117,4 +118,39 @@ func (t boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		io.Closer
 	}{io.LimitReader(resp.Body, maxKeys), resp.Body}
 	return resp, nil
+}
+
+// CountKeys reads a JWKS URL once and returns how many of its keys a token may be
+// signed with: none is an error.
+func CountKeys(ctx context.Context, url string) (int, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, fmt.Errorf("api: the key set: %w", err)
+	}
+	resp, err := newKeysClient().Do(req)
+	if err != nil {
+		return 0, fmt.Errorf("api: the key set: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("api: the key set answers with status %d", resp.StatusCode)
+	}
+	var set jwkset.JWKSMarshal
+	if err := json.NewDecoder(resp.Body).Decode(&set); err != nil {
+		return 0, errors.New("api: the key set is no JSON key set")
+	}
+	keys, err := set.JWKSlice()
+	if err != nil {
+		return 0, fmt.Errorf("api: the key set: %w", err)
+	}
+	n := 0
+	for _, k := range keys {
+		if _, ok := algorithmOf(k.Key()); ok {
+			n++
+		}
+	}
+	if n == 0 {
+		return 0, errors.New("api: the key set holds no key that a token may be signed with: RSA of 2048 bits or more, P-256 or Ed25519")
+	}
+	return n, nil
 }

@@ -23,12 +23,13 @@ import (
 	"approvalrelay/relay"
 )
 
-// Options is what a Server is made of. All of Service, Log, Auth, MaxBody and
-// UserLimit must be given.
+// Options is what a Server is made of. All of Service, Log, LogLevel, Auth, MaxBody
+// and UserLimit must be given.
 type Options struct {
-	Service *relay.Service
-	Log     *slog.Logger
-	Auth    *Auth
+	Service  *relay.Service
+	Log      *slog.Logger
+	LogLevel *slog.LevelVar // of Log
+	Auth     *Auth
 
 	MaxBody        int64                 // bytes of a webhook
 	TrustedProxies []netip.Prefix        // whose X-Forwarded-For is believed
@@ -50,9 +51,10 @@ type Options struct {
 
 // Server holds the two handlers of the relay.
 type Server struct {
-	service *relay.Service
-	log     *slog.Logger
-	auth    *Auth
+	service  *relay.Service
+	log      *slog.Logger
+	logLevel *slog.LevelVar
+	auth     *Auth
 
 	maxBody   int64
 	webhooks  map[string]*rate.Limiter
@@ -97,8 +99,8 @@ var setMode = sync.OnceFunc(func() { gin.SetMode(gin.ReleaseMode) })
 func New(o Options) (*Server, error) {
 	setMode()
 	switch {
-	case o.Service == nil || o.Log == nil || o.Auth == nil:
-		return nil, errors.New("api: Service, Log and Auth must be given")
+	case o.Service == nil || o.Log == nil || o.LogLevel == nil || o.Auth == nil:
+		return nil, errors.New("api: Service, Log, LogLevel and Auth must be given")
 	case o.MaxBody <= 0:
 		return nil, errors.New("api: MaxBody must be above zero")
 	case o.VAPIDPublicKey != "" && o.PushPolicy == nil:
@@ -113,7 +115,7 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		service: o.Service, log: o.Log, auth: o.Auth,
+		service: o.Service, log: o.Log, logLevel: o.LogLevel, auth: o.Auth,
 		maxBody: o.MaxBody, webhooks: map[string]*rate.Limiter{}, receiving: make(chan struct{}, maxReceiving), users: users,
 		policy: o.PushPolicy, vapidKey: o.VAPIDPublicKey,
 		adminHosts: adminHosts(o.AdminHosts), metrics: o.Metrics, ready: o.Ready,
@@ -229,7 +231,7 @@ func (s *Server) routeAdmin(e *gin.Engine) {
 	if s.metrics != nil {
 		e.GET("/metrics", gin.WrapH(s.metrics))
 	}
-	ops := e.Group("/ops/v1", s.do(s.operator))
+	ops := e.Group("/ops/v1", s.do(s.operator), s.logAction)
 	// Thousands of dead letters take longer than a call may.
 	ops.POST("/deadletters/replay", s.do(s.replayDead))
 	ops.POST("/quarantine/replay", s.do(s.replayQuarantine))
@@ -249,6 +251,8 @@ func (s *Server) routeAdmin(e *gin.Engine) {
 	ops.GET("/challenges/:id/timeline", s.do(s.timeline))
 	ops.POST("/challenges/:id/cancel", s.do(s.cancel))
 	ops.GET("/stats", s.do(s.stats))
+	ops.GET("/log", s.do(s.getLogLevel))
+	ops.PUT("/log", s.do(s.setLogLevel))
 	ops.GET("/events", s.do(s.listEvents))
 	ops.GET("/events/:id", s.do(s.event))
 	ops.POST("/events/:id/replay", s.do(s.replayEvent))

@@ -264,12 +264,13 @@ func TestEveryCodeHasAStatus(t *testing.T) {
 func TestNewRefusesMistakes(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	good := Options{Service: b.service, Log: discard, Auth: b.server.auth, MaxBody: 1, UserLimit: Limit{1, 1}}
+	good := Options{Service: b.service, Log: discard, LogLevel: &slog.LevelVar{}, Auth: b.server.auth, MaxBody: 1, UserLimit: Limit{1, 1}}
 	_, err := New(good)
 	must(t, err)
 	for name, change := range map[string]func(*Options){
 		"no service":      func(o *Options) { o.Service = nil },
 		"no log":          func(o *Options) { o.Log = nil },
+		"no log level":    func(o *Options) { o.LogLevel = nil },
 		"no auth":         func(o *Options) { o.Auth = nil },
 		"no body":         func(o *Options) { o.MaxBody = 0 },
 		"no limit":        func(o *Options) { o.UserLimit = Limit{} },

@@ -16,15 +16,12 @@ type receipt struct {
 	EventID string              `json:"event_id"`
 }
 
-// webhook takes an event of the issuer. A refused one is logged: it is how an
-// operator learns of a wrong secret, or of somebody who tries.
+// webhook takes an event of the issuer.
 func (s *Server) webhook(c *gin.Context) error {
 	var w relay.Webhook
 	err := s.receive(c, &w)
 	if err != nil {
-		merchant, code := c.Param("merchant"), string(refusal(err).Code)
-		s.log.Warn("webhook refused", "merchant", merchant[:min(len(merchant), maxFieldName)], "code", code, "request_id", requestID(c))
-		s.service.Refused(merchant, w.Type, code, c.ClientIP())
+		s.service.Refused(c.Request.Context(), c.Param("merchant"), w.Type, string(refusal(err).Code), c.ClientIP(), requestID(c))
 	}
 	return err
 }

@@ -165,6 +165,7 @@ func (s *Service) Reveal(ctx context.Context, u User, id string) (Revealed, erro
 	if err != nil {
 		return Revealed{}, err
 	}
+	s.logReveal(ctx, c)
 	if c.Method == MethodURL {
 		return Revealed{URL: f.URL}, nil
 	}

@@ -53,6 +53,10 @@
 // (lease, send, settle). Both talk to Store and Queue, which redisstore
 // implements, and to the outside through Pusher, Issuer and Downstream.
 //
+// What an operator looks up is read here as well: records of every webhook and
+// delivery (lookup.go), the life of one challenge (timeline.go), the figures of all
+// nodes (stats.go). It never holds a code or a card number.
+//
 // Not in here: HTTP, Redis, and the order in which events are forwarded, which
 // is not kept.
 package relay

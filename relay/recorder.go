@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -26,13 +27,14 @@ func newRecorder() *recorder {
 	return &recorder{limit: rate.NewLimiter(recordedPerSecond, recordedBurst), queue: make(chan Event, recordedBurst)}
 }
 
-// Refused records a webhook that was not taken. Nothing that its sender wrote is
-// kept but a type and a merchant that have the form of names.
-func (s *Service) Refused(merchant, typ, reason, remoteIP string) {
-	if !validType(typ) {
+// Refused records a webhook that was not taken, and logs it: it is how an operator
+// learns of a wrong secret, or of somebody who tries. Nothing that its sender wrote
+// is kept but a type and a merchant that are names, and not numbers in disguise.
+func (s *Service) Refused(ctx context.Context, merchant, typ, reason, remoteIP, requestID string) {
+	if !plainName(typ) {
 		typ = ""
 	}
-	if !validType(merchant) {
+	if s.Merchants[merchant] == nil && !plainName(merchant) {
 		merchant = ""
 	}
 	counted := merchant
@@ -40,28 +42,45 @@ func (s *Service) Refused(merchant, typ, reason, remoteIP string) {
 		counted = ""
 	}
 	s.count.webhooks.WithLabelValues(counted, reason).Inc()
-	s.record(Event{Type: typ, Merchant: merchant, Outcome: OutcomeRefused, Reason: reason, RemoteIP: remoteIP})
+	id := s.record(Event{Type: typ, Merchant: merchant, Outcome: OutcomeRefused, Reason: reason, RemoteIP: remoteIP})
+	s.log.LogAttrs(ctx, slog.LevelWarn, "webhook refused", given([]slog.Attr{slog.String("merchant", merchant), slog.String("code", reason), slog.String("remote_ip", remoteIP)},
+		"type", typ, "event_id", id, "request_id", requestID)...)
 }
 
-// repeated records that an event has come again.
-func (s *Service) repeated(ev Event, first string) {
-	s.record(Event{
+// plainName tells a name, as CARD_3DS is one, from what could be a code or a card
+// number.
+func plainName(s string) bool {
+	const maxDigits = 3
+	digits := 0
+	for _, c := range []byte(s) {
+		if c >= '0' && c <= '9' {
+			digits++
+		}
+	}
+	return validType(s) && digits <= maxDigits
+}
+
+// repeated records that an event has come again, and returns the record's id.
+func (s *Service) repeated(ev Event, first string) (id string) {
+	return s.record(Event{
 		Type: ev.Type, Merchant: ev.Merchant, Outcome: OutcomeDuplicate, Reason: "the same content as " + first,
 		CardID: ev.CardID, UserID: ev.UserID, OccurredAt: ev.OccurredAt,
 	})
 }
 
-func (s *Service) record(ev Event) {
+// record returns "" for what gets no record.
+func (s *Service) record(ev Event) (id string) {
 	ev.ReceivedAt = s.store.Now().Truncate(time.Millisecond)
 	ev.ID = newID(prefixEvent, rand.IntN(s.store.Partitions()), ev.ReceivedAt)
 	if s.recorder.limit.Allow() {
 		select {
 		case s.recorder.queue <- ev:
-			return
+			return ev.ID
 		default: // the store is away, or slow
 		}
 	}
 	s.count.unrecorded.Inc()
+	return ""
 }
 
 // keepRecords writes what is recorded, until ctx ends.

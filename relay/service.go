@@ -183,8 +183,9 @@ func (s *Service) take(ctx context.Context, m *Merchant, a Arrival) (Receipt, er
 	case a.Event.Outcome == OutcomeQuarantined:
 		r.Status = Quarantined
 	}
+	record := r.EventID
 	if got.Duplicate {
-		s.repeated(a.Event, got.EventID)
+		record = s.repeated(a.Event, got.EventID)
 	} else {
 		s.remember(a)
 	}
@@ -192,28 +193,8 @@ func (s *Service) take(ctx context.Context, m *Merchant, a Arrival) (Receipt, er
 	if a.Challenge != nil && !got.Duplicate {
 		s.count.challenges.WithLabelValues(string(a.Challenge.Status)).Inc()
 	}
-	s.logEvent(ctx, a.Event, r, got.UserID)
+	s.logEvent(ctx, m, a, r, got.UserID, record)
 	return r, nil
-}
-
-func (s *Service) logEvent(ctx context.Context, ev Event, r Receipt, user string) {
-	level := slog.LevelInfo
-	if r.Status == Quarantined {
-		level = slog.LevelWarn
-	}
-	attrs := make([]slog.Attr, 0, 8)
-	attrs = append(attrs, slog.String("event_id", r.EventID), slog.String("merchant", ev.Merchant),
-		slog.String("type", ev.Type), slog.String("status", string(r.Status)))
-	if ev.CardID != "" {
-		attrs = append(attrs, slog.String("card_id", ev.CardID))
-	}
-	if user != "" {
-		attrs = append(attrs, slog.String("user_id", user))
-	}
-	if ev.Reason != "" {
-		attrs = append(attrs, slog.String("reason", ev.Reason))
-	}
-	s.log.LogAttrs(ctx, level, "event received", attrs...)
 }
 
 // duplicateShort is how long content is remembered that carries neither a
@@ -464,8 +445,8 @@ func (s *Service) swap(ctx context.Context, id string, decide func(c Challenge, 
 		if err != nil {
 			return Challenge{}, fmt.Errorf("store challenge %s: %w", id, err)
 		}
-		if changed && prev.Status != next.Status {
-			s.logChallenge(ctx, next, now)
+		if changed {
+			s.changed(ctx, prev, next, now)
 		}
 		return next, nil
 	}
@@ -476,17 +457,4 @@ func (s *Service) swap(ctx context.Context, id string, decide func(c Challenge, 
 func sameChallenge(a, b Challenge) bool {
 	return a.Status == b.Status && a.UserID == b.UserID && a.Decision == b.Decision && a.Failure == b.Failure &&
 		a.RevealedAt.Equal(b.RevealedAt) && a.PushesOwed == b.PushesOwed && a.PushesFailed == b.PushesFailed && a.Announced == b.Announced && a.Silence == b.Silence
-}
-
-func (s *Service) logChallenge(ctx context.Context, c Challenge, now time.Time) {
-	s.count.challenges.WithLabelValues(string(c.Status)).Inc()
-	if d := c.Decision; d != nil && d.DecidedAt.Equal(now) {
-		s.count.decisions.WithLabelValues(string(d.Action), d.Reason).Inc()
-		s.count.decideDelay.Observe(now.Sub(c.CreatedAt).Seconds())
-	}
-	attrs := []slog.Attr{slog.String("challenge_id", c.ID), slog.String("merchant", c.Merchant), slog.String("user_id", c.UserID), slog.String("status", string(c.Status))}
-	if c.Failure != nil {
-		attrs = append(attrs, slog.String("failure", string(c.Failure.Code)))
-	}
-	s.log.LogAttrs(ctx, slog.LevelInfo, "challenge changed", attrs...)
 }

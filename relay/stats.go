@@ -299,7 +299,7 @@ func (s Sample) quantiles(histogram string) Quantiles {
 		}
 	}
 	slices.SortFunc(buckets, func(a, b bucket) int { return cmp.Compare(a.bound, b.bound) })
-	if len(buckets) == 0 {
+	if len(buckets) == 0 || buckets[len(buckets)-1].count == 0 {
 		return Quantiles{}
 	}
 	total := buckets[len(buckets)-1].count

@@ -296,7 +296,8 @@ func (w *Worker) settled(partition int, d Delivery) {
 		level = slog.LevelError
 	}
 	attrs := []slog.Attr{slog.String("delivery_id", d.ID), slog.String("kind", string(d.Kind)), slog.String("status", string(d.Status)), slog.String("target", d.Target),
-		slog.String("event_id", d.EventID), slog.String("challenge_id", d.ChallengeID), slog.Int("attempt", d.Tries)}
+		slog.String("merchant", d.Merchant), slog.Int("attempt", d.Tries)}
+	attrs = given(attrs, "event_id", d.EventID, "challenge_id", d.ChallengeID)
 	if n := len(d.Attempts); n > 0 {
 		last := d.Attempts[n-1]
 		w.svc.count.attempted(d)

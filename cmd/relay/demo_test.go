@@ -321,7 +321,7 @@ func TestDemoCommand(t *testing.T) {
 			found[name] = "http://" + address
 		}
 		if strings.Contains(lines.Text(), "Ctrl-C") {
-			for _, name := range []string{"Cardholder app", "Demo panel", "Admin"} {
+			for _, name := range []string{"Cardholder app", "Demo panel", "Operator's console", "Admin"} {
 				if res := callDemo(t, demoRequest(t, http.MethodGet, found[name], ""), nil); found[name] == "" || name != "Admin" && res.StatusCode != http.StatusOK {
 					t.Errorf("%s at %q: status %d", name, found[name], res.StatusCode)
 				}

@@ -32,6 +32,7 @@ type node struct {
 	embed   embedding
 	cfg     *configs.Config
 	log     *slog.Logger
+	level   *slog.LevelVar // of log
 	store   *redisstore.Store
 	service *relay.Service
 	api     *api.Server
@@ -62,9 +63,9 @@ type embedding struct {
 }
 
 // startNode starts a relay and returns when it listens. Redis need not be there.
-// Stop it by stop. in may be nil.
-func startNode(ctx context.Context, cfg *configs.Config, log *slog.Logger, in *embedding) (*node, error) {
-	n := &node{cfg: cfg, log: log, failed: make(chan error, 2)}
+// Stop it by stop. level is that of log; in may be nil.
+func startNode(ctx context.Context, cfg *configs.Config, log *slog.Logger, level *slog.LevelVar, in *embedding) (*node, error) {
+	n := &node{cfg: cfg, log: log, level: level, failed: make(chan error, 2)}
 	if in != nil {
 		n.embed = *in
 	}
@@ -151,7 +152,7 @@ func (n *node) newAPI(ctx context.Context, policy *push.Policy) error {
 		limits[name] = api.Limit{PerSecond: m.RateLimit.PerSecond, Burst: m.RateLimit.Burst}
 	}
 	n.api, err = api.New(api.Options{
-		Service: n.service, Log: n.log, MaxBody: n.cfg.Server.MaxBody, TrustedProxies: n.cfg.Server.TrustedProxies, CORSOrigins: n.cfg.Server.CORSOrigins,
+		Service: n.service, Log: n.log, LogLevel: n.level, MaxBody: n.cfg.Server.MaxBody, TrustedProxies: n.cfg.Server.TrustedProxies, CORSOrigins: n.cfg.Server.CORSOrigins,
 		WebhookLimits: limits, UserLimit: api.Limit{PerSecond: n.cfg.Auth.RateLimit.PerSecond, Burst: n.cfg.Auth.RateLimit.Burst},
 		Auth: auth, PushPolicy: policy, VAPIDPublicKey: n.cfg.Push.VAPID.PublicKey,
 		Metrics: promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{}), AdminToken: api.Secret(n.cfg.Admin.Token.Reveal()), AdminHosts: adminHosts(n.cfg.Server.AdminListen),

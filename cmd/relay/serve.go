@@ -24,7 +24,8 @@ func serveCommand() *cli.Command {
 
 // serve runs until ctx ends.
 func serve(ctx context.Context, cfg *configs.Config) error {
-	n, err := startNode(ctx, cfg, newLogger(cfg.Log), nil)
+	log, level := newLogger(cfg.Log)
+	n, err := startNode(ctx, cfg, log, level, nil)
 	if err != nil {
 		return err
 	}

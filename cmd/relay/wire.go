@@ -24,16 +24,17 @@ import (
 // The functions of this file translate the configuration into what each package
 // takes. They decide nothing.
 
-func newLogger(c configs.Log) *slog.Logger {
-	var level slog.Level
+// newLogger returns its level as well, which can be changed.
+func newLogger(c configs.Log) (*slog.Logger, *slog.LevelVar) {
+	level := &slog.LevelVar{}
 	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
-		level = slog.LevelInfo // validated when it was loaded
+		level.Set(slog.LevelInfo) // validated when it was loaded
 	}
 	o := &slog.HandlerOptions{Level: level}
 	if c.Format == "text" {
-		return slog.New(slog.NewTextHandler(os.Stderr, o))
+		return slog.New(slog.NewTextHandler(os.Stderr, o)), level
 	}
-	return slog.New(slog.NewJSONHandler(os.Stderr, o))
+	return slog.New(slog.NewJSONHandler(os.Stderr, o)), level
 }
 
 func keyring(m configs.Merchant) (*crypto.Keyring, error) {

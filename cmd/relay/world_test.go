@@ -128,7 +128,9 @@ func (w *world) start() *client {
 func (w *world) startEarly() *client {
 	w.t.Helper()
 	cfg := w.config()
-	n, err := startNode(w.t.Context(), cfg, slog.New(slog.NewJSONHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})), nil)
+	level := &slog.LevelVar{}
+	level.Set(slog.LevelDebug)
+	n, err := startNode(w.t.Context(), cfg, slog.New(slog.NewJSONHandler(w.logs, &slog.HandlerOptions{Level: level})), level, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}

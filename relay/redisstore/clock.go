@@ -64,3 +64,12 @@ func (s *Store) syncClock(ctx context.Context) error {
 	s.clock.set(t.Sub(before.Add(half)), half, before)
 	return nil
 }
+
+// Skew is how far Redis' clock is ahead of this machine's. Now corrects it.
+func (s *Store) Skew(ctx context.Context) (time.Duration, error) {
+	if err := s.measured(ctx); err != nil {
+		return 0, err
+	}
+	offset, _ := s.clock.get()
+	return offset, nil
+}

@@ -161,7 +161,7 @@ type merge struct {
 	before  place
 	since   int64
 	chunk   int
-	given   place // of what was given out last: two indexes may have it, next to each other
+	given   place // of what was given out last: two indexes may have the same, and one may shift meanwhile
 }
 
 func (s *Store) merge(sources []source, r relay.Range) (*merge, error) {
@@ -198,7 +198,7 @@ func (m *merge) next(ctx context.Context, n int) ([]item, error) {
 		}
 		it := m.heads[newest][0]
 		m.heads[newest] = m.heads[newest][1:]
-		if it.place != m.given {
+		if m.given.zero() || it.compare(m.given) < 0 {
 			out, m.given = append(out, it), it.place
 		}
 		if len(m.heads[newest]) == 0 && !m.ended[newest] && len(out) > n/2 {

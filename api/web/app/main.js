@@ -105,8 +105,8 @@ async function showSignedOut(reason) {
   at('sign-in').hidden = !config.login_url;
   at('signed-out-reason').textContent = reason;
   at('signed-out-reason').hidden = reason === '';
-  show('signed-out');
-  at('sign-in').href = (await signInModule()).loginAddress();
+  at('sign-in').href = await signInModule().then(({ loginAddress }) => loginAddress(), () => config.login_url);
+  if (token === '') show('signed-out'); // nobody has signed in meanwhile
 }
 
 async function signOut() {

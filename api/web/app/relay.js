@@ -264,12 +264,7 @@ export class Relay {
     await this.#json('POST', subscriptionPath(id, 'test'), {});
   }
 
-  /**
-   * @param {string} method
-   * @param {string} path
-   * @param {object} [body]
-   * @returns {Promise<any>}
-   */
+  /** @param {string} method @param {string} path @param {object} [body] @returns {Promise<any>} */
   async #json(method, path, body) {
     const response = await this.#send(method, path, body, AbortSignal.timeout(TIMEOUT));
     if (response.status === 204) return undefined;
@@ -280,12 +275,7 @@ export class Relay {
     }
   }
 
-  /**
-   * @param {string} method
-   * @param {string} path
-   * @param {object | undefined} body
-   * @param {AbortSignal} signal
-   */
+  /** @param {string} method @param {string} path @param {object | undefined} body @param {AbortSignal} signal */
   async #send(method, path, body, signal) {
     const token = typeof this.#token === 'function' ? await this.#token() : this.#token;
     /** @type {Record<string, string>} */
@@ -453,10 +443,7 @@ function onLook(act, options) {
   document.addEventListener('visibilitychange', () => document.hidden || act(), options);
 }
 
-/**
- * @param {ServiceWorkerRegistration} registration
- * @param {string} publicKey base64url
- */
+/** @param {ServiceWorkerRegistration} registration @param {string} publicKey base64url */
 async function subscribeTo(registration, publicKey) {
   const key = Uint8Array.from(atob(publicKey.replaceAll('-', '+').replaceAll('_', '/')), (c) => c.charCodeAt(0));
   const late = new RelayError(0, 'push_timeout', 'The push service of the browser did not answer.');
