@@ -15,7 +15,6 @@ import (
 	cdplog "github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
-	"github.com/chromedp/chromedp/kb"
 
 	"approvalrelay/cmd/relay/sim"
 )
@@ -275,5 +274,3 @@ func (b *tab) lookAround(name string) {
 		}
 	}
 }
-
-var _ = kb.Tab
