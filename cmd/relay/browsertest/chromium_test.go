@@ -293,6 +293,7 @@ var (
 
 func (b *tab) size(v viewport) {
 	b.t.Helper()
+	b.width = v.width
 	b.must(chromedp.Call(b.ctx, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
 		Width: v.width, Height: v.height, DeviceScaleFactor: 1, Mobile: v == narrow,
 	}))

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
 	cdplog "github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
@@ -42,6 +43,8 @@ func newOperator(t testing.TB) *tab {
 		t.Fatal(err)
 	}
 	b.must(chromedp.Call(b.ctx, cdplog.Enable, cdp.Empty{}))
+	// A page that nobody looks at asks for nothing, and other tests have windows.
+	b.must(chromedp.Call(b.ctx, emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true}))
 	return b
 }
 

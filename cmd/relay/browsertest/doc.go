@@ -1,6 +1,6 @@
-// Package browsertest runs the cardholder app in real browsers against the real
-// program: Debian's Chromium and Firefox ESR, headless, on loopback. All of it is
-// test code: nothing here is part of the program.
+// Package browsertest runs the cardholder app and the operator's console in real
+// browsers against the real program: Debian's Chromium and Firefox ESR, headless,
+// on loopback. All of it is test code: nothing here is part of the program.
 //
 // # What is real
 //
@@ -28,6 +28,10 @@
 // of the page is reached and looked at by axe-core, light and dark, at 360 and
 // 1280 pixels. The first load has a budget in bytes and no layout shift; times
 // are reported, never asserted.
+//
+// In the console: from a name to the life of a payment; out of quarantine after a
+// mended mapping; a target's queue while it is paused; dead letters, lost phones,
+// card owners by the thousand; the token; no store, no relay; a keyboard alone.
 //
 // # Run it
 //

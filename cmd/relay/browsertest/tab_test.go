@@ -18,8 +18,9 @@ import (
 // tab is one page in Chromium. What is pressed and read is found as a screen
 // reader finds it: by accessible role and name.
 type tab struct {
-	t   testing.TB
-	ctx context.Context
+	t     testing.TB
+	ctx   context.Context
+	width int64 // of its window, in CSS pixels
 }
 
 func (b *tab) must(_ any, err error) {

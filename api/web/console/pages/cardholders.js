@@ -75,6 +75,7 @@ export const cardholder = {
     ]);
     return { merchant, user, devices: devices.data, cards: cards.data, recent };
   },
+  every: () => 5000,
   draw: ({ merchant, user, devices, cards, recent }, values) => [
     element('p', { class: 'lead' }, user, ' ', element('span', { class: 'soft' }, `of ${merchant}`)),
     section('Devices',
