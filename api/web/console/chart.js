@@ -61,6 +61,9 @@ function make(chart) {
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => plot.redraw(false));
 }
 
+// isSparse tells whether a line would be hard to see without its points.
+const isSparse = (plot, n) => plot.data[n].filter((value) => value !== null).length < 40;
+
 const options = ({ unit, lines }) => {
   const axis = { stroke: () => token('--soft'), font: '11px system-ui, sans-serif', ticks: { show: false } };
   return {
@@ -71,6 +74,6 @@ const options = ({ unit, lines }) => {
       { ...axis, grid: { show: false }, space: 70, size: 28, values: (plot, times) => times.map((time) => new Date(time * 1000).toTimeString().slice(0, 5)) },
       { ...axis, grid: { stroke: () => token('--line'), width: 1 }, size: 60, space: 32, values: (plot, values) => values.map((value) => (value === 0 ? '0' : unit(value))) },
     ],
-    series: [{}, ...lines.map(([, , colour], n) => ({ stroke: () => token(colour), width: 1.5, dash: DASHES[n], spanGaps: true, points: { size: 4 } }))],
+    series: [{}, ...lines.map(([, , colour], n) => ({ stroke: () => token(colour), width: 1.5, dash: DASHES[n], spanGaps: true, points: { size: 5, show: isSparse } }))],
   };
 };

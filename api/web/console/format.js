@@ -8,7 +8,7 @@ export const count = (n) => whole.format(n);
 export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 export const formatClock = (time) => clock.format(new Date(time));
 export const formatDay = (time) => day.format(new Date(time));
-export const NONE = '–'; // where nothing was measured
+const NONE = '–'; // where nothing was measured
 
 export const percent = (share) => (share === null ? NONE : `${share > 0.99 && share < 1 ? (Math.floor(share * 1000) / 10).toFixed(1) : Math.round(share * 100)} %`);
 

@@ -12,7 +12,7 @@ import { ask } from './ask.js';
 import { at, element, say } from './element.js';
 import { formatClock } from './format.js';
 import { morph } from './morph.js';
-import { explain, get, session } from './ops.js';
+import { explain, get, OpsError, session } from './ops.js';
 import { to } from './parts.js';
 import { cardholder, cardholders } from './pages/cardholders.js';
 import { challenge, challenges } from './pages/challenges.js';
@@ -79,7 +79,7 @@ async function load() {
   } catch (error) {
     if (signal.aborted) return;
     if (error.status === 401) return void signIn(session.token ? 'The relay does not take this token. It may have been changed.' : '');
-    if (!error.status && error.name !== 'Error') console.error(error);
+    if (!(error instanceof OpsError)) console.error(error);
     trouble(explain(error));
     if (view.data === undefined) show([element('div', { class: 'buttons' }, element('button', { type: 'button', class: 'button', 'data-again': '' }, 'Try again'))]);
   }
@@ -132,7 +132,7 @@ document.addEventListener('submit', (event) => {
   if (form.method === 'dialog') return;
   event.preventDefault();
   const values = Object.fromEntries([...new FormData(form)].map(([name, value]) => [name, typeof value === 'string' ? value.trim() : value]));
-  if (form.id === 'sign-in-form') return void takeToken(values.token);
+  if (form.id === 'sign-in-form') return void takeToken(values);
   if (form.dataset.act) return void carryOut(form, form.dataset.id, values);
   const there = to(form.dataset.go, values);
   if (location.hash === there) follow();
@@ -150,11 +150,13 @@ function signIn(why) {
   trouble(why);
   report('');
   root.replaceChildren(at('sign-in').content.cloneNode(true));
-  root.querySelector('input').focus();
+  root.querySelector('[name=name]').value = session.name;
+  root.querySelector('[name=token]').focus();
 }
 
-async function takeToken(token) {
+async function takeToken({ token, name }) {
   session.token = token;
+  session.name = name;
   try {
     await get('stats');
   } catch (error) {
@@ -168,6 +170,7 @@ async function takeToken(token) {
 
 function signedIn(is) {
   at('nav').hidden = at('find').hidden = !is;
+  at('sign-out').hidden = !session.token;
 }
 
 addEventListener('hashchange', async () => {
@@ -181,6 +184,8 @@ at('skip').addEventListener('click', (event) => {
   event.preventDefault();
   at('title').focus();
 });
+
+at('sign-out').addEventListener('click', () => signIn(''));
 
 signedIn(true);
 follow();

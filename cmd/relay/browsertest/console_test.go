@@ -34,6 +34,10 @@ func newOperator(t testing.TB) *tab {
 		switch e := ev.(type) {
 		case *runtime.EventExceptionThrown:
 			t.Errorf("the page's script failed: %s %+v", e.ExceptionDetails.Text, e.ExceptionDetails.Exception)
+		case *runtime.EventConsoleAPICalled:
+			if e.Type == runtime.ConsoleAPICalledTypeError {
+				t.Errorf("the page's script failed: %s", e.Args[0].Description)
+			}
 		case *cdplog.EventEntryAdded:
 			if e.Entry.Source == cdplog.EntrySourceSecurity {
 				t.Errorf("the page's policy: %s", e.Entry.Text)
@@ -209,11 +213,13 @@ func TestConsolePages(t *testing.T) {
 	w.awaitStats("what happened", func(s stats) bool {
 		return len(s.Series) > 0 && s.Series[len(s.Series)-1].Events > 0 && s.Series[len(s.Series)-1].Approved > 0
 	})
-	var forwarded, dead struct{ Data []struct{ ID string } }
-	w.ops(http.MethodGet, "events?outcome=forwarded", &forwarded)
+	var dead struct{ Data []struct{ ID string } }
 	w.ops(http.MethodGet, "deliveries?status=dead", &dead)
-	var held struct{ Data []struct{ ID string } }
-	w.ops(http.MethodGet, "events?outcome=quarantined", &held)
+	one := func(outcome string) string {
+		var list struct{ Data []struct{ ID string } }
+		w.ops(http.MethodGet, "events?outcome="+outcome, &list)
+		return "event?id=" + list.Data[0].ID
+	}
 	pages := []struct {
 		name  string
 		w     *world
@@ -225,8 +231,10 @@ func TestConsolePages(t *testing.T) {
 		{"overview-idle", idle, "overview", "No webhook was accepted", ""},
 		{"events", w, "events", "duplicate", ""},
 		{"events-none", w, "events?type=NONE", "No event matches", ""},
-		{"event-forwarded", w, "event?id=" + forwarded.Data[0].ID, "trade_no", ""},
-		{"event-quarantined", w, "event?id=" + held.Data[0].ID, "plastic", ""},
+		{"event-forwarded", w, one("forwarded"), "trade_no", ""},
+		{"event-quarantined", w, one("quarantined"), "plastic", ""},
+		{"event-duplicate", w, one("duplicate"), "the same content as", ""},
+		{"event-refused", w, one("refused"), "invalid_signature", ""},
 		{"event-unknown", w, "event?id=evt_none", "no such record", ""},
 		{"search-user", w, "search?q=" + name, "Events of the user", ""},
 		{"search-card", w, "search?q=" + card, "belongs to", ""},

@@ -403,7 +403,7 @@ var withToken = []string{"redis: {url:", `admin: {token: "` + adminToken + `"}` 
 func (b *tab) signIn(token string) {
 	b.t.Helper()
 	b.awaitButton(nil, "Sign in", true)
-	eval[bool](b, fmt.Sprintf("(document.querySelector('[name=token]').value = %q, true)", token))
+	eval[bool](b, fmt.Sprintf("(document.querySelector('[name=token]').value = %q, document.querySelector('[name=name]').value = %q, true)", token, operator))
 	b.click("Sign in")
 }
 
@@ -436,6 +436,13 @@ func TestConsoleToken(t *testing.T) {
 	b.confirmAs(operator, "Change level")
 	b.says("The log level is info")
 
+	b.click("Sign out")
+	b.sees("admin.token")
+	if kept := eval[string](b, "JSON.stringify(sessionStorage)"); strings.Contains(kept, adminToken) {
+		t.Errorf("who has signed out has left the token: %s", kept)
+	}
+	b.signIn(adminToken)
+	b.sees("Retention")
 	other := newOperator(t)
 	other.open(w.console("overview"))
 	other.sees("admin.token")

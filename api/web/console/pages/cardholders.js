@@ -1,6 +1,6 @@
 // One cardholder: devices, cards, challenges; and the owners of many cards at once.
 
-import { element } from '../element.js';
+import { at, element } from '../element.js';
 import { count, plural } from '../format.js';
 import { get, path, postLines, put, query, remove } from '../ops.js';
 import { button, choice, empty, field, filters, link, list, mono, pages, pill, section, soft, time } from '../parts.js';
@@ -35,13 +35,13 @@ export const cardholders = {
 // importFile sends a file piece by piece, because a browser shows no answer
 // before the request is over.
 async function importFile(merchant, file, say) {
-  const [bar, refusals] = [document.getElementById('progress'), document.getElementById('refused')];
+  const [bar, refusals] = [at('progress'), at('refused')];
   const sum = { imported: 0, refused: 0 };
   refusals.replaceChildren();
   bar.hidden = false;
   let lines = 0;
-  for (let at = 0; at < file.size;) {
-    const piece = wholeLines(new Uint8Array(await file.slice(at, at + CHUNK).arrayBuffer()), at + CHUNK >= file.size);
+  for (let from = 0; from < file.size;) {
+    const piece = wholeLines(new Uint8Array(await file.slice(from, from + CHUNK).arrayBuffer()), from + CHUNK >= file.size);
     const answer = await postLines(path`merchants/${merchant}/` + 'cards:import', piece);
     sum.imported += answer.imported;
     sum.refused += answer.refused;
@@ -49,8 +49,8 @@ async function importFile(merchant, file, say) {
       if (refusals.childElementCount < 100) refusals.append(element('li', {}, `Line ${count(lines + line)}: ${detail}`));
     }
     lines += piece.reduce((n, byte) => n + (byte === 10), 0);
-    at += piece.length;
-    bar.value = at / file.size;
+    from += piece.length;
+    bar.value = from / file.size;
     say(`${plural(sum.imported, 'card')} imported, ${plural(sum.refused, 'line')} refused…`);
   }
   bar.hidden = true;

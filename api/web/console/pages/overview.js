@@ -8,6 +8,7 @@ import { empty, link, list, pill, section, soft, table } from '../parts.js';
 import { queueOf } from './targets.js';
 
 const LATE = 60; // seconds that something may wait before it is called late
+const FAILING = 0.9; // share of attempts that succeed
 const SOON = 7; // days
 
 export const overview = {
@@ -24,11 +25,12 @@ export const overview = {
 const inWindow = (series, name) => series.reduce((sum, point) => sum + point[name], 0);
 
 // wrong finds what somebody should look at: a text, and where it is put right.
-export function wrong(stats) {
+function wrong(stats) {
   const found = [];
   const say = (text, ...where) => found.push(link(text, ...where));
   for (const t of stats.targets) {
     if (t.status === 'paused') say(`${t.name} is paused (${t.reason}): ${queueOf(t)}`, 'targets');
+    if (t.success !== null && t.success < FAILING) say(`${t.name} takes only ${percent(t.success)} of what is sent to it`, 'targets');
   }
   if (stats.dead_letters) say(`${plural(stats.dead_letters, 'dead letter')}`, 'deadletters');
   if (stats.held) say(`${stats.held === 100 ? '100 or more events' : plural(stats.held, 'event')} in quarantine`, 'quarantine');
@@ -39,6 +41,8 @@ export function wrong(stats) {
     say(`The oldest in the queue ${lane} waits for ${seconds(age)}`, 'deliveries', { ...values, status: 'pending' });
   }
   const [came, refused] = [inWindow(stats.series, 'events'), inWindow(stats.series, 'refused')];
+  const failed = inWindow(stats.series, 'failed');
+  if (failed) say(`${plural(failed, 'decision')} that the issuer did not take`, 'challenges', { status: 'failed' });
   if (refused) say(`${plural(refused, 'webhook')} refused within ${seconds(stats.window_seconds)}`, 'events', { outcome: 'refused' });
   if (!came) say(`No webhook was accepted within ${seconds(stats.window_seconds)}: does the issuer have the right address and secret?`, 'events');
   if (stats.memory.full_in_days !== null && stats.memory.full_in_days < SOON) {

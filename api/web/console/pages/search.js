@@ -43,7 +43,7 @@ export const search = {
   draw(found) {
     if (!found) return [];
     const { q, ofCard, ofUser, owners, users } = found;
-    if (![ofCard, ofUser, owners, users].some((list) => list.length)) {
+    if (![ofCard, ofUser, owners, users].some((one) => one.length)) {
       return [empty('Nothing is known under ', mono(q), ': no event, challenge, card or user. Records older than their retention are gone.')];
     }
     return [
