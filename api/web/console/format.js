@@ -32,3 +32,11 @@ export function bytes(n) {
   const value = n / 1024 ** step;
   return `${step > 0 && value < 10 ? value.toFixed(1) : Math.round(value)} ${units[step]}`;
 }
+
+// isCardNumber tells what may be a full card number (13 to 19 digits, Luhn).
+export function isCardNumber(text = '') {
+  const digits = text.replace(/[ -]/g, '');
+  if (!/^\d{13,19}$/.test(digits)) return false;
+  const sum = [...digits].reverse().reduce((all, digit, i) => all + (i % 2 ? [0, 2, 4, 6, 8, 1, 3, 5, 7, 9][digit] : Number(digit)), 0);
+  return sum % 10 === 0;
+}

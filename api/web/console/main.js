@@ -10,7 +10,7 @@
 
 import { ask } from './ask.js';
 import { at, element, say } from './element.js';
-import { formatClock } from './format.js';
+import { formatClock, isCardNumber } from './format.js';
 import { morph } from './morph.js';
 import { explain, get, OpsError, session } from './ops.js';
 import { to } from './parts.js';
@@ -134,6 +134,9 @@ document.addEventListener('submit', (event) => {
   const values = Object.fromEntries([...new FormData(form)].map(([name, value]) => [name, typeof value === 'string' ? value.trim() : value]));
   if (form.id === 'sign-in-form') return void takeToken(values);
   if (form.dataset.act) return void carryOut(form, form.dataset.id, values);
+  if (isCardNumber(values.q) || isCardNumber(values.card_id)) {
+    return void report('This may be a full card number, which must not stand in an address. Look its user up under Cardholders.', false);
+  }
   const there = to(form.dataset.go, values);
   if (location.hash === there) follow();
   else location.hash = there;

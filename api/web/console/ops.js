@@ -60,7 +60,7 @@ export const remove = async (where) => json(await call('DELETE', where));
 export async function postLines(where, bytes) {
   const text = await (await call('POST', where, bytes)).text();
   const last = JSON.parse(text.trim().split('\n').at(-1));
-  if (!last.done) throw new OpsError(503, last);
+  if (!last.done) throw new OpsError(last.code === 'store_unavailable' ? 503 : 400, last);
   return last;
 }
 
@@ -68,7 +68,7 @@ export async function postLines(where, bytes) {
 export function explain(error) {
   if (!(error instanceof OpsError)) return `The console itself failed: ${error.message}`;
   if (error.status === 0) return 'The relay does not answer. Is it running, and is the way to it open?';
-  if (error.status === 503) return `The relay is up, but its store is away: ${error.detail || 'Redis does not answer.'}`;
+  if (error.status === 503) return 'The relay is up, but its store is away: Redis does not answer. Until it is back, webhooks are refused and sent again by the issuer.';
   if (error.status === 404) return 'There is no such record. It may have passed its retention, or the id is mistyped.';
   const request = error.status >= 500 && error.requestID ? ` (request ${error.requestID})` : '';
   return `${error.detail || `The relay answered ${error.status}.`}${request}`;

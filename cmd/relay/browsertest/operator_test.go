@@ -92,6 +92,11 @@ func TestConsoleLifeOfAChallenge(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.sees("Timeline")
+	b.search("4111 1111 1111 1111")
+	b.says("full card number")
+	if at := b.location(); strings.Contains(at, "4111") {
+		t.Errorf("a card number is in the address: %s", at)
+	}
 	for _, other := range []string{id, strings.Replace(id, "chl_", "evt_", 1)} {
 		b.search(other)
 		if !until(shownTime, func() bool { return strings.HasSuffix(b.location(), "?id="+other) }) {
