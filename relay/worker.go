@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Worker runs what is owed: it reads every partition's lanes, hands each
@@ -231,6 +233,11 @@ func (w *Worker) safely(ctx context.Context, l *lane, lease Lease) (err error) {
 
 func (w *Worker) dispatch(ctx context.Context, l *lane, lease Lease) error {
 	d := lease.Delivery
+	if !d.Kind.Inner() {
+		var span trace.Span
+		ctx, span = w.svc.begin(ctx, string(d.Kind), trace.SpanKindClient, d.Trace)
+		defer span.End()
+	}
 	switch {
 	case lease.Handed > maxHanded:
 		return w.bury(ctx, lease, "every node that tried it died")
@@ -262,9 +269,10 @@ func (w *Worker) dispatch(ctx context.Context, l *lane, lease Lease) error {
 func (w *Worker) settle(ctx context.Context, lease Lease, d Delivery, st Step) error {
 	st.Partition, st.Settle = lease.Partition, &lease
 	st.Delivery = record(d)
+	traced(ctx, st.Owe, "")
 	err := w.persist(ctx, d, func() error { return w.svc.store.Commit(ctx, st) })
 	if err == nil {
-		w.settled(lease.Partition, d)
+		w.settled(ctx, lease.Partition, d)
 	}
 	return err
 }
@@ -279,10 +287,11 @@ func record(d Delivery) *Delivery {
 }
 
 // settled logs an attempt and wakes the mover for the next one.
-func (w *Worker) settled(partition int, d Delivery) {
+func (w *Worker) settled(ctx context.Context, partition int, d Delivery) {
 	if d.Kind.Inner() {
 		return
 	}
+	d.attempted(ctx)
 	if d.Status == DeliveryPending && !d.Next.IsZero() {
 		w.wakeMover(partition)
 	}
@@ -306,7 +315,7 @@ func (w *Worker) settled(partition int, d Delivery) {
 			attrs = append(attrs, slog.String("error", last.Error))
 		}
 	}
-	w.log.LogAttrs(context.Background(), level, "delivery", attrs...)
+	w.log.LogAttrs(ctx, level, "delivery", attrs...)
 }
 
 // bury makes a dead letter of a delivery without another attempt. Inner ones
