@@ -171,7 +171,7 @@ func (w *Worker) swapRecord(ctx context.Context, lease Lease, d Delivery, decide
 		return w.settle(ctx, lease, d, Step{})
 	}
 	if err == nil {
-		w.settled(lease.Partition, d)
+		w.settled(lease, d)
 	}
 	return err
 }
