@@ -162,7 +162,11 @@ func (s *Service) Receive(ctx context.Context, w Webhook) (r Receipt, err error)
 	}
 	a := s.arrival(m, w, body, root, s.store.Now())
 	s.count.step(stepOpen, began)
-	return s.take(ctx, m, a)
+	r, err = s.take(ctx, m, a)
+	if err == nil {
+		s.count.webhooks.WithLabelValues(m.Name, string(r.Status)).Inc()
+	}
+	return r, err
 }
 
 // take stores an arrival, and says what became of it.
@@ -193,7 +197,6 @@ func (s *Service) take(ctx context.Context, m *Merchant, a Arrival) (Receipt, er
 	} else {
 		s.remember(a)
 	}
-	s.count.webhooks.WithLabelValues(m.Name, string(r.Status)).Inc()
 	if a.Challenge != nil && !got.Duplicate {
 		s.count.challenges.WithLabelValues(string(a.Challenge.Status)).Inc()
 	}

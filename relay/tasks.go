@@ -169,13 +169,13 @@ func (w *Worker) swapRecord(ctx context.Context, lease Lease, d Delivery, decide
 			st.Delivery = record(d)
 			complete(st)
 		})
-		if errors.Is(err, ErrNotFound) { // forgotten: only the lease is left
-			return w.settle(ctx, lease, d, Step{})
-		}
 		return err
 	})
+	if errors.Is(err, ErrNotFound) { // forgotten: only the lease is left
+		return w.settle(ctx, lease, d, Step{})
+	}
 	if err == nil {
-		w.settled(ctx, lease.Partition, d)
+		w.settled(ctx, lease, d)
 	}
 	return err
 }

@@ -106,7 +106,7 @@ func (d Delivery) attempted(ctx context.Context) {
 	if n := len(d.Attempts); n > 0 && d.Attempts[n-1].StatusCode != 0 {
 		span.SetAttributes(attribute.Int("http.response.status_code", d.Attempts[n-1].StatusCode))
 	}
-	if d.Status != DeliveryDelivered {
+	if d.Status != DeliveryDelivered && record(d) != nil { // else nobody needed it any more
 		span.SetStatus(codes.Error, "")
 	}
 }

@@ -27,7 +27,7 @@ func demoCommand() *cli.Command {
 		Name: "demo", Usage: "runs everything in one process with no set-up: the relay, and a simulated issuer, phone and service of yours",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "listen", Usage: "`ADDRESS` of webhooks, cardholder API and cardholder app", Value: "127.0.0.1:8080"},
-			&cli.StringFlag{Name: "admin-listen", Usage: "`ADDRESS` of the demo panel, health and ops API; loopback only", Value: "127.0.0.1:9090"},
+			&cli.StringFlag{Name: "admin-listen", Usage: "`ADDRESS` of the demo panel, console, health and ops API; loopback only", Value: "127.0.0.1:9090"},
 		},
 		Action: func(ctx context.Context, c *cli.Command) error {
 			public, err := demoListen(c, "listen")
@@ -226,6 +226,7 @@ A first 3DS challenge is waiting for the cardholder.
 
 Cardholder app: %s
 Demo panel: %s
+Operator's console: %s/console/
 Admin: %s
 
 Let the issuer send:  curl -X POST %ssend/approve
@@ -233,7 +234,7 @@ See what happened:    curl %sstate
 Is it healthy?        curl %s/readyz
 
 Nothing is kept. Ctrl-C ends it.
-`, d.App, d.Panel, d.Admin, d.Panel, d.Panel, d.Admin)
+`, d.App, d.Panel, d.Admin, d.Admin, d.Panel, d.Panel, d.Admin)
 }
 
 // stop ends everything, the last started first.

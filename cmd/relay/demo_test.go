@@ -321,7 +321,7 @@ func TestDemoCommand(t *testing.T) {
 			found[name] = "http://" + address
 		}
 		if strings.Contains(lines.Text(), "Ctrl-C") {
-			for _, name := range []string{"Cardholder app", "Demo panel", "Admin"} {
+			for _, name := range []string{"Cardholder app", "Demo panel", "Operator's console", "Admin"} {
 				if res := callDemo(t, demoRequest(t, http.MethodGet, found[name], ""), nil); found[name] == "" || name != "Admin" && res.StatusCode != http.StatusOK {
 					t.Errorf("%s at %q: status %d", name, found[name], res.StatusCode)
 				}
@@ -329,7 +329,7 @@ func TestDemoCommand(t *testing.T) {
 			cancel()
 		}
 	}
-	if code := <-exit; code != 0 || len(found) != 3 {
+	if code := <-exit; code != 0 || len(found) != 4 {
 		t.Errorf("exit %d, addresses %v", code, found)
 	}
 }

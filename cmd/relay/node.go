@@ -213,17 +213,18 @@ func (n *node) watchRedis(ctx context.Context) {
 		if err := n.store.Ping(ctx); err != nil {
 			up.Set(0)
 		} else if up.Set(1); time.Since(looked) > redisPolicyEvery {
-			faults, err := n.store.Policy(ctx)
-			if err == nil {
-				looked = time.Now()
+			looked = time.Now()
+			if faults, err := n.store.Policy(ctx); err != nil {
+				n.log.Debug("how Redis is set up cannot be read", "error", err)
+			} else {
 				wrong.Set(float64(len(faults)))
-			}
-			for _, f := range faults {
-				if !slices.Contains(known, f) {
-					n.log.Warn("Redis is set up so that it may lose what was acknowledged: " + f)
+				for _, f := range faults {
+					if !slices.Contains(known, f) {
+						n.log.Warn("Redis is set up so that it may lose what was acknowledged: " + f)
+					}
 				}
+				known = faults
 			}
-			known = faults
 		}
 		select {
 		case <-ctx.Done():
