@@ -8,7 +8,7 @@ import uPlot from './uplot/uPlot.esm.js';
 const HEIGHT = 132; // pixels
 const STEP = 10; // seconds that a point of the series stands for
 
-const rate = (n) => `${n.toFixed(n < 10 ? 1 : 0)}/s`;
+const rate = (n) => `${n.toFixed(n < 1 ? 2 : n < 10 ? 1 : 0)}/s`;
 
 // A count becomes a rate, and is zero where the series has a gap; a latency is
 // unknown there.
@@ -34,7 +34,7 @@ export function drawCharts(place, stats) {
   const window = stats.window_seconds;
   const now = Date.parse(stats.at) / 1000;
   const from = Math.ceil((now - window) / STEP) * STEP;
-  const times = Array.from({ length: Math.floor((now - from) / STEP) }, (_, i) => from + i * STEP);
+  const times = Array.from({ length: Math.floor((now - from) / STEP) + 1 }, (_, i) => from + i * STEP);
   const points = new Map(stats.series.map((point) => [Math.floor(Date.parse(point.at) / 1000 / STEP) * STEP, point]));
   CHARTS.forEach(({ title, unit, counts, lines }, i) => {
     const values = lines.map(([, name]) => times.map((time) => {
@@ -68,7 +68,7 @@ const options = ({ unit, lines }) => {
     legend: { show: false }, cursor: { show: false },
     scales: { y: { range: (plot, least, most) => [0, most > 0 ? most * 1.1 : 1] } },
     axes: [
-      { ...axis, grid: { show: false }, space: 70, values: (plot, times) => times.map((time) => new Date(time * 1000).toTimeString().slice(0, 5)) },
+      { ...axis, grid: { show: false }, space: 70, size: 28, values: (plot, times) => times.map((time) => new Date(time * 1000).toTimeString().slice(0, 5)) },
       { ...axis, grid: { stroke: () => token('--line'), width: 1 }, size: 60, space: 32, values: (plot, values) => values.map((value) => (value === 0 ? '0' : unit(value))) },
     ],
     series: [{}, ...lines.map(([, , colour], n) => ({ stroke: () => token(colour), width: 1.5, dash: DASHES[n], spanGaps: true, points: { size: 4 } }))],

@@ -81,7 +81,7 @@ async function load() {
     if (error.status === 401) return void signIn(session.token ? 'The relay does not take this token. It may have been changed.' : '');
     if (!error.status && error.name !== 'Error') console.error(error);
     trouble(explain(error));
-    if (view.data === undefined) show([element('button', { type: 'button', class: 'button', 'data-again': '' }, 'Try again')]);
+    if (view.data === undefined) show([element('div', { class: 'buttons' }, element('button', { type: 'button', class: 'button', 'data-again': '' }, 'Try again'))]);
   }
   const wait = page.every?.(view.data);
   if (wait) timer = setTimeout(() => document.hidden || load(), wait);

@@ -28,10 +28,13 @@ export function query(base, values) {
   return given.length ? `${base}?${new URLSearchParams(given)}` : base;
 }
 
+// utf8 is a text as fetch takes headers: one character for each of its bytes.
+const utf8 = (text) => String.fromCharCode(...new TextEncoder().encode(text));
+
 async function call(method, where, body, signal) {
   const headers = {};
   if (session.token) headers.Authorization = `Bearer ${session.token}`;
-  if (session.name) headers['X-Operator'] = session.name;
+  if (session.name) headers['X-Operator'] = utf8(session.name);
   let answer;
   try {
     answer = await fetch(`/ops/v1/${where}`, { method, headers, body, signal, cache: 'no-store' });

@@ -27,8 +27,6 @@ func (f *firefox) location() string {
 	return href
 }
 
-func (c *chromium) location() string { return eval[string](c.tab, "location.href") }
-
 // about tells a notification that asks about this purchase, or says how it ended.
 func about(texts ...string) func(notice) bool {
 	return func(n notice) bool { return hasAll(n.Summary+"\n"+n.Body, texts) }

@@ -181,6 +181,12 @@ func (b *tab) textOf(n node) string {
 	return text
 }
 
+// location is the page's address.
+func (b *tab) location() string {
+	b.t.Helper()
+	return eval[string](b, "location.href")
+}
+
 // text is everything the page shows.
 func (b *tab) text() string {
 	text, err := chromedp.Run(b.ctx, chromedp.Evaluate[string]("document.body?.innerText ?? ''"))

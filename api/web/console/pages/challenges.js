@@ -86,12 +86,13 @@ const SAID = {
 function drawEntry({ at, what, detail, ok, delivery_id: id }, first, sent) {
   const same = (a) => Math.floor(Date.parse(a.at)) === Date.parse(at);
   const response = id && sent.find((d) => d.id === id)?.attempts.find(same)?.response;
+  const since = Math.max(0, Date.parse(at) - Date.parse(first));
   const state = ok === null ? '' : ok ? 'good' : 'bad';
   return element('li', { class: state },
-    element('div', { class: 'when' }, time(at), element('span', { class: 'soft' }, `+${duration(Math.max(0, Date.parse(at) - Date.parse(first)))}`)),
+    element('div', { class: 'when' }, time(at), element('span', { class: 'soft' }, `+${since < 1000 ? `${since} ms` : duration(since)}`)),
     element('div', {},
       element('strong', {}, id ? link(SAID[what] ?? what, 'delivery', { id }) : SAID[what] ?? what),
-      ok === null ? '' : element('span', { class: `pill ${state}` }, ok ? 'delivered' : 'failed'),
+      ...(ok === null ? [] : [' ', element('span', { class: `pill ${state}` }, ok ? 'delivered' : 'failed')]),
       element('p', {}, detail),
-      response ? element('pre', {}, response) : ''));
+      response?.trim() ? element('pre', {}, response) : ''));
 }

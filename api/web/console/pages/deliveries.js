@@ -13,7 +13,7 @@ const titleOf = ({ kind, target }) => `${WHAT[kind] ?? kind} ${target ?? 'the is
 
 // attempts shows one delivery, whole.
 export const attempts = (d) => element('article', { class: 'card', 'aria-label': titleOf(d) },
-  element('div', { class: 'head' }, element('h3', {}, link(titleOf(d), 'delivery', { id: d.id })), pill(d.status)),
+  element('div', { class: 'head' }, element('h2', {}, link(titleOf(d), 'delivery', { id: d.id })), pill(d.status)),
   d.next_attempt_at && d.status === 'pending' ? paragraph('Next attempt ', time(d.next_attempt_at)) : '',
   d.attempts.length ? element('ol', { class: 'attempts' }, ...d.attempts.map(attempt)) : soft('Not tried yet.'));
 
@@ -21,7 +21,7 @@ function attempt(a) {
   return element('li', {},
     element('div', {}, time(a.at), ` ${a.status_code ?? 'no answer'} after ${duration(a.latency_ms)}`),
     a.error ? element('p', { class: 'fault' }, a.error) : '',
-    a.response ? element('pre', {}, a.response) : '');
+    a.response?.trim() ? element('pre', {}, a.response) : '');
 }
 
 function lastSaid({ attempts: all }) {

@@ -19,7 +19,7 @@ export const system = {
     section('Memory of Redis',
       facts([
         ['Used', bytes(memory.used_bytes)], ['Limit', memory.max_bytes === null ? 'none: set maxmemory, with noeviction' : bytes(memory.max_bytes)],
-        ['Full in', memory.full_in_days === null ? 'never, at the rate of the last hour' : plural(Math.floor(memory.full_in_days), 'day')],
+        ['Full in', memory.max_bytes === null ? null : memory.full_in_days === null ? 'never, at the rate of the last hour' : plural(Math.floor(memory.full_in_days), 'day')],
       ]),
       memory.kinds.length ? table('Memory by kind of record', ['Kind', 'Records', 'Size (estimated)'],
         memory.kinds.map((k) => [k.kind, count(k.count), bytes(k.bytes)])) : empty('Nothing is kept yet.')),

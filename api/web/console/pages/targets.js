@@ -10,7 +10,7 @@ export const queueOf = ({ waiting, later }) => `${count(waiting)} waiting${later
 
 const card = (t) => element('li', { class: 'card' },
   element('div', { class: 'head' }, element('h2', {}, t.name), pill(t.status)),
-  t.status === 'paused' && paragraph(t.reason),
+  t.status === 'paused' ? paragraph(t.reason) : '',
   facts([
     ['Queue', queueOf(t)], ['Oldest waits', seconds(t.oldest_seconds)], ['Success', percent(t.success)],
     ['Attempts', `${count(t.delivered)} of ${count(t.attempts)} delivered`], ['p50', duration(t.p50_ms)], ['p99', duration(t.p99_ms)],
