@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"approvalrelay/crypto"
 	"approvalrelay/push"
 )
@@ -93,10 +95,12 @@ const confirmWait = 3 * time.Second
 
 // Decide takes the user's decision and waits up to 3 s for its outcome: the
 // challenge is final then, else confirming. It refuses with a Refusal.
-func (s *Service) Decide(ctx context.Context, u User, id string, d Decision) (Challenge, error) {
+func (s *Service) Decide(ctx context.Context, u User, id string, d Decision) (c Challenge, err error) {
+	ctx, span := s.begin(ctx, "decide", trace.SpanKindServer, "")
+	defer func() { end(span, err, "challenge_id", c.ID, "merchant", c.Merchant, "status", string(c.Status)) }()
 	watch := s.hub.watch(u) // before the decision, so that its outcome is not missed
 	defer watch.Close()
-	c, err := s.change(ctx, u, id, func(c Challenge, now time.Time) (Challenge, error) {
+	c, err = s.change(ctx, u, id, func(c Challenge, now time.Time) (Challenge, error) {
 		m := s.Merchants[c.Merchant]
 		return c.Decide(d, m != nil && m.Confirm, s.RequireShown, now)
 	})

@@ -183,6 +183,7 @@ func (w *Worker) confirm(ctx context.Context, lease Lease) error {
 	if err != nil {
 		return fmt.Errorf("load the challenge to confirm: %w", err)
 	}
+	link(ctx, c.Trace)
 	o := Outcome{Verdict: Refused}
 	now := w.svc.store.Now()
 	if left := c.ExpiresAt.Sub(now); left > 0 {
@@ -257,6 +258,7 @@ func (w *Worker) lock(ctx context.Context, lease Lease) error {
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("load the challenge to lock for: %w", err)
 	}
+	link(ctx, c.Trace)
 	c.ID, c.Merchant, c.UserID = d.ChallengeID, d.Merchant, d.UserID
 	o := w.askIssuer(ctx, w.out.Issuer.Lock, c, d, d.Secret.Body, lockTime)
 	return w.settle(ctx, lease, d.After(o, lockSchedule, w.svc.store.Now(), jitter()), Step{})
@@ -320,7 +322,7 @@ func (w *Worker) park(ctx context.Context, lease Lease, d Delivery) error {
 // action-requiring event while its challenge lives.
 func (w *Worker) outgoing(ctx context.Context, t Target, ev Event, d Delivery) (m Message, secrets []string, err error) {
 	m = Message{EventID: ev.ID, Type: ev.Type, Merchant: ev.Merchant, OccurredAt: ev.OccurredAt, ReceivedAt: ev.ReceivedAt,
-		Data: ev.Secret.Body, Envelope: ev.Secret.Envelope, Attempt: d.Tries + 1}
+		Data: ev.Secret.Body, Envelope: ev.Secret.Envelope, Attempt: d.Tries + 1, Traceparent: traceparent(ctx)}
 	if ev.Outcome != OutcomeChallenge {
 		return m, nil, nil
 	}

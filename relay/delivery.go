@@ -96,6 +96,7 @@ type Delivery struct {
 	Tries       int            `json:"tr,omitempty"`
 	Attempts    []Attempt      `json:"at,omitempty"` // the last maxAttemptsKept
 	Unclear     bool           `json:"uc,omitempty"` // the last attempt got no answer: it may have been taken
+	Trace       string         `json:"tp,omitempty"` // the W3C traceparent of what caused it, if there are traces
 
 	// Secret is sealed in the store: what a lock needs of the event when its
 	// challenge, which held it, is over. Without code and link.

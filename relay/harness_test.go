@@ -140,7 +140,7 @@ func openStore(t *testing.T, c *clock, log *slog.Logger) *watchedStore {
 			t.Error(err)
 		}
 	})
-	w := &watchedStore{Store: s, held: map[string]relay.Lease{}, settled: map[relay.Kind]int{}, stored: map[string]relay.Status{}, unknown: map[string]bool{}, dues: make([]int, partitions), reads: make([]int, partitions)}
+	w := &watchedStore{Store: s, held: map[string]relay.Lease{}, settled: map[relay.Kind]int{}, stored: map[string]relay.Status{}, unknown: map[string]error{}, dues: make([]int, partitions), reads: make([]int, partitions)}
 	w.changed.L = &w.mu
 	return w
 }

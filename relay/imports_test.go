@@ -30,7 +30,8 @@ var ours = map[string][]string{
 }
 
 // theirs: where a package of others, or of the standard library, may be
-// imported. What has no line may be imported anywhere.
+// imported: in a folder with all below it, or, with a dot, in that folder alone.
+// What has no line may be imported anywhere.
 var theirs = []struct {
 	name  string // with all below it
 	code  []string
@@ -41,6 +42,10 @@ var theirs = []struct {
 	{"github.com/gin-gonic/gin", []string{"api"}, nil},
 	{"github.com/SherClockHolmes/webpush-go", []string{"push"}, []string{"cmd"}},
 	{"github.com/golang-jwt/jwt", []string{"api", "cmd/relay"}, nil},
+	{"go.opentelemetry.io/otel", []string{"relay/.", "cmd/relay/."}, nil},
+	{"go.opentelemetry.io/otel/sdk", []string{"cmd/relay/."}, nil},
+	{"go.opentelemetry.io/otel/exporters", []string{"cmd/relay/."}, nil},
+	{"go.opentelemetry.io/proto", nil, []string{"cmd/relay/."}},
 	{"net/http", []string{"push", "api", "relay/forward", "cmd"}, []string{"*"}},
 }
 
@@ -101,7 +106,7 @@ func forbidden(folder, name string, test bool) string {
 		if test {
 			places = slices.Concat(rule.code, rule.tests)
 		}
-		if !slices.ContainsFunc(places, func(place string) bool { return place == "*" || under(folder, place) }) {
+		if !slices.ContainsFunc(places, func(place string) bool { return place == "*" || folder+"/." == place || under(folder, place) }) {
 			return "it may only be imported in " + strings.Join(places, ", ")
 		}
 	}
@@ -157,6 +162,14 @@ func TestForbidden(t *testing.T) {
 		{"relay", "net/http/httptest", true, false},
 		{"relay", "net/url", false, false},
 		{"relay/redisstore", "net/http", false, true},
+		{"relay", "go.opentelemetry.io/otel/trace", false, false},
+		{"relay", "go.opentelemetry.io/otel/sdk/trace", false, true},
+		{"relay/forward", "go.opentelemetry.io/otel/trace", false, true},
+		{"api", "go.opentelemetry.io/otel", true, true},
+		{"cmd/relay", "go.opentelemetry.io/otel/sdk/trace", false, false},
+		{"cmd/relay", "go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp", false, false},
+		{"cmd/relay", "go.opentelemetry.io/proto/otlp/trace/v1", false, true},
+		{"cmd/relay", "go.opentelemetry.io/proto/otlp/trace/v1", true, false},
 	} {
 		if got := forbidden(tc.folder, tc.name, tc.test); (got != "") != tc.want {
 			t.Errorf("%s importing %s (test %v): %q, want forbidden %v", tc.folder, tc.name, tc.test, got, tc.want)

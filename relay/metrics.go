@@ -102,19 +102,31 @@ func (m *metrics) step(name string, since time.Time) {
 	m.steps.WithLabelValues(name).Observe(time.Since(since).Seconds())
 }
 
-// attempted counts what became of a delivery at an attempt.
-func (m *metrics) attempted(d Delivery) {
-	target := ""
+// settled counts what became of a delivery. One that is put back, given up or
+// pointless was not attempted; its last attempt is an earlier one's.
+func (m *metrics) settled(d Delivery, attempted bool) {
+	if d.Status == DeliveryDead && record(d) != nil {
+		m.dead.WithLabelValues(string(d.Kind), targetLabel(d)).Inc()
+	}
+	if attempted {
+		m.attempted(d)
+	}
+}
+
+func targetLabel(d Delivery) string {
 	if d.Kind == KindForward {
-		target = d.Target
+		return d.Target
 	}
+	return ""
+}
+
+// attempted counts and measures an attempt, by what the delivery is after it.
+func (m *metrics) attempted(d Delivery) {
+	target := targetLabel(d)
 	m.attempts.WithLabelValues(string(d.Kind), target, string(d.Status)).Inc()
-	if d.Status == DeliveryDead {
-		m.dead.WithLabelValues(string(d.Kind), target).Inc()
-	}
 	last := d.Attempts[len(d.Attempts)-1]
 	if last.Latency == 0 {
-		return // it was given up without an attempt
+		return // it could not be sent at all
 	}
 	m.steps.WithLabelValues(string(d.Kind)).Observe(last.Latency.Seconds())
 	answered := last.At.Add(last.Latency)

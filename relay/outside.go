@@ -50,4 +50,7 @@ type Message struct {
 	Data       []byte // JSON
 	Envelope   []byte
 	Attempt    int // from 1
+	// Traceparent is this attempt's, for the target to go on with (W3C Trace
+	// Context); "" for none.
+	Traceparent string
 }

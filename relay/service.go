@@ -11,6 +11,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"approvalrelay/crypto"
 )
@@ -26,6 +27,7 @@ type Options struct {
 	PublicURL    string
 	Push         PushOptions
 	Metrics      prometheus.Registerer // nil: nobody looks
+	Tracer       trace.Tracer          // nil: there are no spans
 	Retention    map[string]float64    // seconds by kind of record, for the operator to see
 }
 
@@ -142,11 +144,13 @@ type Webhook struct {
 
 // Receive takes a webhook: it returns only when the store has it. Errors:
 // ErrUnknownMerchant, crypto.ErrSignature, crypto.ErrMalformed, ErrUnavailable.
-func (s *Service) Receive(ctx context.Context, w Webhook) (Receipt, error) {
+func (s *Service) Receive(ctx context.Context, w Webhook) (r Receipt, err error) {
 	m, ok := s.Merchants[w.Merchant]
 	if !ok {
 		return Receipt{}, ErrUnknownMerchant
 	}
+	ctx, span := s.begin(ctx, "webhook", trace.SpanKindServer, "")
+	defer func() { end(span, err, "merchant", m.Name, "event_id", r.EventID, "status", string(r.Status)) }()
 	began := time.Now()
 	body, err := m.Keyring.Open(w.Payload, w.HMAC)
 	if err != nil {
@@ -158,13 +162,17 @@ func (s *Service) Receive(ctx context.Context, w Webhook) (Receipt, error) {
 	}
 	a := s.arrival(m, w, body, root, s.store.Now())
 	s.count.step(stepOpen, began)
-	return s.take(ctx, m, a)
+	r, err = s.take(ctx, m, a)
+	if err == nil {
+		s.count.webhooks.WithLabelValues(m.Name, string(r.Status)).Inc()
+	}
+	return r, err
 }
 
 // take stores an arrival, and says what became of it.
 func (s *Service) take(ctx context.Context, m *Merchant, a Arrival) (Receipt, error) {
 	began := time.Now()
-	got, err := s.store.Arrive(ctx, a)
+	got, err := s.arrive(ctx, a)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("store the event: %w", err)
 	}
@@ -189,7 +197,6 @@ func (s *Service) take(ctx context.Context, m *Merchant, a Arrival) (Receipt, er
 	} else {
 		s.remember(a)
 	}
-	s.count.webhooks.WithLabelValues(m.Name, string(r.Status)).Inc()
 	if a.Challenge != nil && !got.Duplicate {
 		s.count.challenges.WithLabelValues(string(a.Challenge.Status)).Inc()
 	}
@@ -438,6 +445,7 @@ func (s *Service) swap(ctx context.Context, id string, decide func(c Challenge, 
 		if complete != nil {
 			complete(&st)
 		}
+		traced(ctx, st.Owe, prev.Trace)
 		err = s.store.Commit(ctx, st)
 		if errors.Is(err, ErrConflict) {
 			continue

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // announce tells the devices of a challenge's owner about it: it owes one push
@@ -23,6 +25,8 @@ func (w *Worker) announce(ctx context.Context, lease Lease) error {
 	if err != nil {
 		return fmt.Errorf("load the challenge to announce: %w", err)
 	}
+	ctx, span := w.svc.begin(ctx, string(KindAnnounce), trace.SpanKindInternal, c.Trace)
+	defer end(span, nil, "challenge_id", c.ID, "event_id", c.EventID(), "merchant", c.Merchant, "type", c.Type)
 	plan, err := w.plan(ctx, c)
 	if err != nil {
 		return err
@@ -165,13 +169,13 @@ func (w *Worker) swapRecord(ctx context.Context, lease Lease, d Delivery, decide
 			st.Delivery = record(d)
 			complete(st)
 		})
-		if errors.Is(err, ErrNotFound) { // forgotten: only the lease is left
-			return w.settle(ctx, lease, d, Step{})
-		}
 		return err
 	})
+	if errors.Is(err, ErrNotFound) { // forgotten: only the lease is left
+		return w.settle(ctx, lease, d, Step{})
+	}
 	if err == nil {
-		w.settled(lease.Partition, d)
+		w.settled(ctx, lease, d)
 	}
 	return err
 }
@@ -189,6 +193,8 @@ func (w *Worker) tellEnded(ctx context.Context, lease Lease) error {
 	if err != nil {
 		return fmt.Errorf("load the ended challenge: %w", err)
 	}
+	ctx, span := w.svc.begin(ctx, string(KindEnded), trace.SpanKindInternal, c.Trace)
+	defer end(span, nil, "challenge_id", c.ID, "event_id", c.EventID(), "merchant", c.Merchant, "status", string(c.Status))
 	devices, err := w.svc.store.Devices(ctx, c.Owner())
 	if err != nil {
 		return fmt.Errorf("read the owner's devices: %w", err)

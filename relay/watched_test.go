@@ -28,7 +28,7 @@ type watchedStore struct {
 	lose    map[string]bool         // nil, or which writes have lost their answer
 	settled map[relay.Kind]int      // how many deliveries of each kind were
 	stored  map[string]relay.Status // what requests made of challenges
-	unknown map[string]bool         // challenges as a newer version writes them
+	unknown map[string]error        // challenges that cannot be loaded, and why
 }
 
 // A rested worker looks often, so that tests need not wait.
@@ -126,19 +126,20 @@ func (s *watchedStore) Postpone(ctx context.Context, l relay.Lease) error {
 	return err
 }
 
-// newer makes a challenge one that a newer version has written, or not.
-func (s *watchedStore) newer(id string, is bool) {
+// unload makes a challenge one that cannot be loaded for a reason; nil makes it
+// one that can.
+func (s *watchedStore) unload(id string, why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.unknown[id] = is
+	s.unknown[id] = why
 }
 
 func (s *watchedStore) Challenge(ctx context.Context, id string) (relay.Challenge, error) {
 	s.mu.Lock()
-	unknown := s.unknown[id]
+	why := s.unknown[id]
 	s.mu.Unlock()
-	if unknown {
-		return relay.Challenge{}, relay.ErrNewer
+	if why != nil {
+		return relay.Challenge{}, why
 	}
 	return s.Store.Challenge(ctx, id)
 }

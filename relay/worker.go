@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Worker runs what is owed: it reads every partition's lanes, hands each
@@ -163,7 +165,7 @@ func (w *Worker) start(lease Lease) {
 	if _, twice := w.held.LoadOrStore(held, true); twice {
 		return
 	}
-	if d := lease.Delivery; d.Tries == 0 && !d.CreatedAt.IsZero() && d.Status == DeliveryPending {
+	if d := lease.Delivery; len(d.Attempts) == 0 && !d.CreatedAt.IsZero() && d.Status == DeliveryPending {
 		w.svc.count.steps.WithLabelValues(stepHandover).Observe(max(0, w.svc.store.Now().Sub(d.CreatedAt).Seconds()))
 	}
 	l.waiting.Add(1)
@@ -231,6 +233,11 @@ func (w *Worker) safely(ctx context.Context, l *lane, lease Lease) (err error) {
 
 func (w *Worker) dispatch(ctx context.Context, l *lane, lease Lease) error {
 	d := lease.Delivery
+	if !d.Kind.Inner() {
+		var span trace.Span
+		ctx, span = w.svc.begin(ctx, string(d.Kind), trace.SpanKindClient, d.Trace)
+		defer span.End()
+	}
 	switch {
 	case lease.Handed > maxHanded:
 		return w.bury(ctx, lease, "every node that tried it died")
@@ -262,9 +269,10 @@ func (w *Worker) dispatch(ctx context.Context, l *lane, lease Lease) error {
 func (w *Worker) settle(ctx context.Context, lease Lease, d Delivery, st Step) error {
 	st.Partition, st.Settle = lease.Partition, &lease
 	st.Delivery = record(d)
+	traced(ctx, st.Owe, "")
 	err := w.persist(ctx, d, func() error { return w.svc.store.Commit(ctx, st) })
 	if err == nil {
-		w.settled(lease.Partition, d)
+		w.settled(ctx, lease, d)
 	}
 	return err
 }
@@ -278,14 +286,16 @@ func record(d Delivery) *Delivery {
 	return &d
 }
 
-// settled logs an attempt and wakes the mover for the next one.
-func (w *Worker) settled(partition int, d Delivery) {
+// settled counts and logs an attempt, and wakes the mover for the next one.
+func (w *Worker) settled(ctx context.Context, lease Lease, d Delivery) {
 	if d.Kind.Inner() {
 		return
 	}
+	d.attempted(ctx)
 	if d.Status == DeliveryPending && !d.Next.IsZero() {
-		w.wakeMover(partition)
+		w.wakeMover(lease.Partition)
 	}
+	w.svc.count.settled(d, d.Tries > lease.Delivery.Tries)
 	level := slog.LevelInfo
 	switch {
 	case record(d) == nil:
@@ -300,13 +310,12 @@ func (w *Worker) settled(partition int, d Delivery) {
 	attrs = given(attrs, "event_id", d.EventID, "challenge_id", d.ChallengeID)
 	if n := len(d.Attempts); n > 0 {
 		last := d.Attempts[n-1]
-		w.svc.count.attempted(d)
 		attrs = append(attrs, slog.Int("status_code", last.StatusCode), slog.Float64("latency_ms", float64(last.Latency.Microseconds())/1000))
 		if last.Error != "" {
 			attrs = append(attrs, slog.String("error", last.Error))
 		}
 	}
-	w.log.LogAttrs(context.Background(), level, "delivery", attrs...)
+	w.log.LogAttrs(ctx, level, "delivery", attrs...)
 }
 
 // bury makes a dead letter of a delivery without another attempt. Inner ones

@@ -375,7 +375,7 @@ func TestNewerRecordIsLeft(t *testing.T) {
 	h.device(anna, 1)
 	h.store.holding(relay.KindAnnounce)
 	id := h.accepted("CARD_3DS", purchase("c-1"))
-	h.store.newer(id, true)
+	h.store.unload(id, relay.ErrNewer)
 	said := h.logs.next("a newer version of the relay wrote this")
 	h.store.release()
 	within(t, said)
@@ -383,10 +383,31 @@ func TestNewerRecordIsLeft(t *testing.T) {
 		t.Errorf("decide: %v, want ErrNewer", err)
 	}
 	h.quiet()
-	h.store.newer(id, false) // as a node of that version reads it
+	h.store.unload(id, nil) // as a node of that version reads it
 	h.pass(10 * time.Second)
 	if got := len(h.pusher.to(1)); got != 1 {
 		t.Errorf("pushed %d times, want once", got)
 	}
 	h.wantStatus(id, relay.Pending)
+}
+
+// An attempt is logged and counted once, also if its challenge was forgotten
+// meanwhile.
+func TestAttemptOfAForgottenChallengeIsToldOnce(t *testing.T) {
+	h := newHarness(t, nil)
+	h.device(anna, 1)
+	h.pusher.will(func(p pushed) push.Result {
+		h.store.unload(p.Challenge.ID, relay.ErrNotFound)
+		return push.Result{Verdict: push.Fault, StatusCode: 403}
+	})
+	id := h.receive("CARD_3DS", purchase("c-1"))
+	told := 0
+	for line := range strings.Lines(h.logs.String()) {
+		if strings.Contains(line, `"msg":"delivery"`) && strings.Contains(line, `"kind":"push"`) && strings.Contains(line, id) {
+			told++
+		}
+	}
+	if told != 1 {
+		t.Errorf("one attempt is logged %d times", told)
+	}
 }

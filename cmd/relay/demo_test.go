@@ -329,7 +329,7 @@ func TestDemoCommand(t *testing.T) {
 			cancel()
 		}
 	}
-	if code := <-exit; code != 0 || len(found) != 3 {
+	if code := <-exit; code != 0 || len(found) != 4 {
 		t.Errorf("exit %d, addresses %v", code, found)
 	}
 }

@@ -15,11 +15,12 @@ import (
 const canaryLink = "https://acs.bank.example/3ds/canary-5f1c"
 
 // TestNothingLeaks looks through everything that a full run leaves behind: logs,
-// all that Redis holds, metrics, every answer to the operator, every push. In none
-// of it stands a code, a link, a card number, a key or a token.
+// spans, all that Redis holds, metrics, every answer to the operator, every push. In
+// none of it stands a code, a link, a card number, a key or a token.
 func TestNothingLeaks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	spans := w.newCollector()
 	c := w.start()
 	phone := w.device(c, "u1")
 	const reads = `{"reason":"not_me"}`
@@ -55,7 +56,11 @@ func TestNothingLeaks(t *testing.T) {
 	w.forwarded(c, "relay.event.quarantined", func(sim.Delivery) bool { return true })
 	w.forwarded(c, "relay.challenge.completed", func(sim.Delivery) bool { return true })
 
-	found := map[string]string{"the log": w.logs.String(), "Redis": w.everythingInRedis()}
+	flush(c)
+	found := map[string]string{"the log": w.logs.String(), "spans": spans.everything(), "Redis": w.everythingInRedis()}
+	if len(spans.find("decide")) < 2 {
+		t.Error("nothing was traced")
+	}
 	admin := func(path string) answer {
 		t.Helper()
 		a := c.get("", c.admin+path)

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"approvalrelay/api"
 	"approvalrelay/configs"
@@ -37,6 +38,7 @@ type node struct {
 	service *relay.Service
 	api     *api.Server
 	metrics *prometheus.Registry
+	spans   *sdktrace.TracerProvider // nil: there are none
 	servers []*http.Server
 	closers []func()
 
@@ -70,11 +72,11 @@ func startNode(ctx context.Context, cfg *configs.Config, log *slog.Logger, level
 		n.embed = *in
 	}
 	if err := n.assemble(ctx); err != nil {
-		n.close()
+		n.close(ctx)
 		return nil, err
 	}
 	if err := n.listen(); err != nil {
-		n.close()
+		n.close(ctx)
 		return nil, err
 	}
 	return n, nil
@@ -85,8 +87,9 @@ func (n *node) assemble(ctx context.Context) error {
 	if err != nil {
 		host = "relay"
 	}
+	name := host + "-" + rand.Text()[:12]
 	n.metrics = newRegistry()
-	if n.store, err = openStore(n.cfg, host+"-"+rand.Text()[:12], n.log, n.metrics); err != nil {
+	if n.store, err = openStore(n.cfg, name, n.log, n.metrics); err != nil {
 		return err
 	}
 	n.closers = append(n.closers, func() {
@@ -99,8 +102,11 @@ func (n *node) assemble(ctx context.Context) error {
 		return err
 	}
 	options.Metrics = n.metrics
-	if n.cfg.Tracing.OTLPEndpoint != "" {
-		n.log.Warn("tracing.otlp_endpoint is set, but this version sends no spans")
+	if n.spans, err = newSpans(ctx, n.cfg.Tracing, name, n.log); err != nil {
+		return err
+	}
+	if n.spans != nil {
+		options.Tracer = n.spans.Tracer("approvalrelay")
 	}
 	n.service = relay.New(options, n.store, n.log)
 	policy, err := push.NewPolicy(n.cfg.Push.EndpointHosts, n.cfg.Push.AllowPrivateNetworks)
@@ -207,17 +213,18 @@ func (n *node) watchRedis(ctx context.Context) {
 		if err := n.store.Ping(ctx); err != nil {
 			up.Set(0)
 		} else if up.Set(1); time.Since(looked) > redisPolicyEvery {
-			faults, err := n.store.Policy(ctx)
-			if err == nil {
-				looked = time.Now()
+			looked = time.Now()
+			if faults, err := n.store.Policy(ctx); err != nil {
+				n.log.Debug("how Redis is set up cannot be read", "error", err)
+			} else {
 				wrong.Set(float64(len(faults)))
-			}
-			for _, f := range faults {
-				if !slices.Contains(known, f) {
-					n.log.Warn("Redis is set up so that it may lose what was acknowledged: " + f)
+				for _, f := range faults {
+					if !slices.Contains(known, f) {
+						n.log.Warn("Redis is set up so that it may lose what was acknowledged: " + f)
+					}
 				}
+				known = faults
 			}
-			known = faults
 		}
 		select {
 		case <-ctx.Done():
@@ -289,12 +296,13 @@ func (n *node) stop() error {
 		}
 	}
 	defer context.AfterFunc(ctx, n.endWork)()
-	n.close()
+	n.close(ctx)
 	n.log.Info("relay is down")
 	return errors.Join(errs...)
 }
 
-func (n *node) close() {
+// close ends all work, then sends the spans that are left until ctx ends.
+func (n *node) close(ctx context.Context) {
 	if n.stopWork != nil {
 		n.stopWork()
 		n.work.Wait()
@@ -302,5 +310,10 @@ func (n *node) close() {
 	}
 	for i := len(n.closers) - 1; i >= 0; i-- {
 		n.closers[i]()
+	}
+	if n.spans != nil {
+		if err := n.spans.Shutdown(ctx); err != nil {
+			n.log.Warn("the last spans were not sent", "error", err)
+		}
 	}
 }

@@ -221,5 +221,8 @@ func (t *target) header(m relay.Message, body []byte, now time.Time) (http.Heade
 	h.Set(standardwebhooks.HeaderWebhookSignature, strings.Join(signatures, " "))
 	h.Set("X-Relay-Event-Type", m.Type)
 	h.Set("X-Relay-Attempt", strconv.Itoa(m.Attempt))
+	if m.Traceparent != "" {
+		h.Set("Traceparent", m.Traceparent)
+	}
 	return h, nil
 }
