@@ -56,14 +56,6 @@ func viewSubscription(sub relay.Subscription) subscriptionView {
 	return v
 }
 
-func viewSubscriptions(subs []relay.Subscription) list[subscriptionView] {
-	l := list[subscriptionView]{Data: make([]subscriptionView, 0, len(subs))}
-	for _, sub := range subs {
-		l.Data = append(l.Data, viewSubscription(sub))
-	}
-	return l
-}
-
 // subscribe takes PushSubscription.toJSON() (W3C Push API), a label and a
 // language.
 func (s *Server) subscribe(c *gin.Context, id identity) error {
@@ -116,7 +108,7 @@ func (s *Server) showDevices(c *gin.Context, u relay.User) error {
 	if err != nil {
 		return err
 	}
-	c.JSON(http.StatusOK, viewSubscriptions(subs))
+	c.JSON(http.StatusOK, listOf(subs, "", viewSubscription))
 	return nil
 }
 

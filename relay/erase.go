@@ -13,6 +13,11 @@ func (s *Service) CardsOf(ctx context.Context, u User) ([]CardOwner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the user's cards: %w", err)
 	}
+	return s.owned(ctx, u, names)
+}
+
+// owned are those of the named cards that are the user's.
+func (s *Service) owned(ctx context.Context, u User, names []string) ([]CardOwner, error) {
 	holders := make([]Holder, len(names))
 	for i, card := range names {
 		holders[i] = Holder{Merchant: u.Merchant, CardID: card}
@@ -45,13 +50,13 @@ func (s *Service) Erase(ctx context.Context, u User) error {
 	if err := s.ForgetDevices(ctx, u); err != nil {
 		return err
 	}
-	cards, err := s.CardsOf(ctx, u)
-	if err != nil {
-		return err
-	}
 	names, err := s.store.Cards(ctx, u)
 	if err != nil {
 		return fmt.Errorf("read the user's cards: %w", err)
+	}
+	cards, err := s.owned(ctx, u, names)
+	if err != nil {
+		return err
 	}
 	if err := s.eraseRecords(ctx, u, cards); err != nil {
 		return err

@@ -29,7 +29,7 @@ const (
 	stepHandover = "handover" // from being owed to being handed to a worker, first attempts only
 )
 
-// The names that Figures reads, too.
+// The names that totals reads, too.
 const (
 	nameWebhooks     = "relay_webhooks_total"
 	nameChallenges   = "relay_challenge_transitions_total"

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -278,12 +277,11 @@ func (s *Store) Lanes(ctx context.Context, lanes []relay.Lane) (map[relay.Lane]r
 		q := all[st.lane]
 		q.Waiting += int(st.len.Val())
 		if first := st.first.Val(); len(first) > 0 {
-			at, _, _ := strings.Cut(first[0].ID, "-")
-			n, err := strconv.ParseInt(at, 10, 64)
+			ms, _, err := splitID(first[0].ID)
 			if err != nil {
-				return nil, errCorrupt
+				return nil, err
 			}
-			if t := time.UnixMilli(n); q.Oldest.IsZero() || t.Before(q.Oldest) {
+			if t := time.UnixMilli(ms); q.Oldest.IsZero() || t.Before(q.Oldest) {
 				q.Oldest = t
 			}
 		}

@@ -93,11 +93,9 @@ func (s *stream) ask(ctx context.Context, pipe redis.Pipeliner, before place, si
 		items := make([]item, 0, len(entries))
 		for _, e := range entries {
 			s.from = e.ID
-			at, seq, _ := strings.Cut(e.ID, "-")
-			ms, err := strconv.ParseInt(at, 10, 64)
-			order, err2 := strconv.ParseUint(seq, 10, 64)
-			if err != nil || err2 != nil {
-				return nil, false, errCorrupt
+			ms, order, err := splitID(e.ID)
+			if err != nil {
+				return nil, false, err
 			}
 			id, _ := e.Values[s.idField].(string)
 			it := item{place{ms, fmt.Sprintf("%016x%02x%s", order, s.partition, s.name)}, id, e.Values}
@@ -107,6 +105,17 @@ func (s *stream) ask(ctx context.Context, pipe redis.Pipeliner, before place, si
 		}
 		return items, len(entries) < n, nil
 	}
+}
+
+// splitID reads a stream entry's id: its time in ms, and its order within that.
+func splitID(id string) (ms int64, order uint64, err error) {
+	at, seq, _ := strings.Cut(id, "-")
+	ms, err = strconv.ParseInt(at, 10, 64)
+	order, err2 := strconv.ParseUint(seq, 10, 64)
+	if err != nil || err2 != nil {
+		return 0, 0, errCorrupt
+	}
+	return ms, order, nil
 }
 
 // scored is an index by a time in a sorted set. A member is an id, after which a
