@@ -105,8 +105,10 @@ func TestAssertionsThatAreRefused(t *testing.T) {
 		spoil func(*passkeytest.Authenticator, *passkey.Owner)
 		over  []byte
 	}{
-		"another challenge":     {over: random()},
-		"another origin":        {spoil: func(a *passkeytest.Authenticator, _ *passkey.Owner) { a.Origin = "https://relay.example.com.evil.example" }},
+		"another challenge": {over: random()},
+		"another origin": {spoil: func(a *passkeytest.Authenticator, _ *passkey.Owner) {
+			a.Origin = "https://relay.example.com.evil.example"
+		}},
 		"plain http":            {spoil: func(a *passkeytest.Authenticator, _ *passkey.Owner) { a.Origin = "http://relay.example.com" }},
 		"another port":          {spoil: func(a *passkeytest.Authenticator, _ *passkey.Owner) { a.Origin = origin + ":8443" }},
 		"another relying party": {spoil: func(a *passkeytest.Authenticator, _ *passkey.Owner) { a.RPID = "evil.example" }},
