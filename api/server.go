@@ -39,8 +39,6 @@ type Options struct {
 	WebhookLimits  map[string]Limit
 	UserLimit      Limit
 
-	RelatedOrigins []byte // /.well-known/webauthn; nil: there is none
-
 	PushPolicy     *push.Policy
 	VAPIDPublicKey string // base64url; "": push is off
 
@@ -74,7 +72,7 @@ type Server struct {
 	ready      func(context.Context) error
 
 	openapi   []byte
-	related   []byte
+	related   []byte // /.well-known/webauthn; nil: there is none
 	keepAlive time.Duration
 	closing   chan struct{}
 	shutdown  func()
@@ -122,7 +120,7 @@ func New(o Options) (*Server, error) {
 		maxBody: o.MaxBody, webhooks: map[string]*rate.Limiter{}, receiving: make(chan struct{}, maxReceiving), users: users,
 		policy: o.PushPolicy, vapidKey: o.VAPIDPublicKey,
 		adminHosts: adminHosts(o.AdminHosts), metrics: o.Metrics, ready: o.Ready,
-		requests: newRequestMetrics(o.Registry), openapi: document, related: o.RelatedOrigins, keepAlive: 15 * time.Second, closing: make(chan struct{}),
+		requests: newRequestMetrics(o.Registry), openapi: document, keepAlive: 15 * time.Second, closing: make(chan struct{}),
 	}
 	for merchant, l := range o.WebhookLimits {
 		s.webhooks[merchant] = rate.NewLimiter(rate.Limit(l.PerSecond), l.Burst)
@@ -130,6 +128,11 @@ func New(o Options) (*Server, error) {
 	if len(o.AdminToken) > 0 {
 		sum := sha256.Sum256(o.AdminToken)
 		s.adminToken = &sum
+	}
+	if p := o.Service.StepUp.Party; p != nil {
+		if s.related, err = p.RelatedOrigins(); err != nil {
+			return nil, fmt.Errorf("api: %w", err)
+		}
 	}
 	if s.ready == nil {
 		s.ready = o.Service.Ready

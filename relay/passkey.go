@@ -35,9 +35,9 @@ type Enrolment struct {
 	At        time.Time `json:"at"`
 }
 
-// stepUpTime is how long a cardholder may take with a passkey: to register one, and
+// StepUpTime is how long a cardholder may take with a passkey: to register one, and
 // to sign with one.
-const stepUpTime = 2 * time.Minute
+const StepUpTime = 2 * time.Minute
 
 // Begin an enrolment.
 func (p Passkeys) Begin(challenge []byte, now time.Time) (Passkeys, error) {
@@ -51,7 +51,7 @@ func (p Passkeys) Begin(challenge []byte, now time.Time) (Passkeys, error) {
 // enrolling is the challenge of the enrolment under way; nil if there is none, or it
 // took too long.
 func (p Passkeys) enrolling(now time.Time) []byte {
-	if p.Enrolment == nil || !now.Before(p.Enrolment.At.Add(stepUpTime)) {
+	if p.Enrolment == nil || !now.Before(p.Enrolment.At.Add(StepUpTime)) {
 		return nil
 	}
 	return p.Enrolment.Challenge

@@ -19,7 +19,7 @@ type StepUp struct {
 	Failures int     `json:"fa,omitempty"` // in a row: a success decides the challenge
 }
 
-// Offer is one nonce that may be signed, once, for stepUpTime.
+// Offer is one nonce that may be signed, once, for StepUpTime.
 type Offer struct {
 	Nonce []byte    `json:"n"`
 	At    time.Time `json:"at"`
@@ -80,7 +80,7 @@ func (c Challenge) Offer(nonce []byte, now time.Time) (Challenge, error) {
 }
 
 func (s *StepUp) live(now time.Time) []Offer {
-	return slices.DeleteFunc(slices.Clone(s.Offers), func(o Offer) bool { return !now.Before(o.At.Add(stepUpTime)) })
+	return slices.DeleteFunc(slices.Clone(s.Offers), func(o Offer) bool { return !now.Before(o.At.Add(StepUpTime)) })
 }
 
 // offered finds the nonce whose linked approval these bytes are.

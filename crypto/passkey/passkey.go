@@ -25,7 +25,7 @@ type Party struct{ w *webauthn.WebAuthn }
 // New makes a party whose id is the host of a public URL, which browsers accept at
 // that origin, and at the other origins through [Party.RelatedOrigins]. timeout is
 // how long a browser is told to wait for its user. The error says what is wrong
-// with the URL.
+// with the URL, or that there are too many origins for browsers.
 func New(publicURL, name string, origins []string, timeout time.Duration) (*Party, error) {
 	u, err := url.Parse(publicURL)
 	if err != nil || u.Host == "" {
@@ -45,7 +45,11 @@ func New(publicURL, name string, origins []string, timeout time.Duration) (*Part
 	if err != nil {
 		return nil, fmt.Errorf("passkey: the public URL's host cannot be a relying party: %w", err)
 	}
-	return &Party{w}, nil
+	p := &Party{w}
+	if _, err := p.RelatedOrigins(); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // RelatedOrigins is the document at /.well-known/webauthn (WebAuthn Level 3,
