@@ -21,6 +21,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"approvalrelay/crypto"
+	"approvalrelay/crypto/passkey"
 	"approvalrelay/push"
 	"approvalrelay/relay"
 	"approvalrelay/relay/redisstore"
@@ -72,7 +73,7 @@ func newBed(t testing.TB, change ...func(*Options)) *bed {
 	})
 	must(t, err)
 	t.Cleanup(func() { _ = b.store.Close() }) // some tests have closed it
-	b.service = newService(b.store, b.ring, log)
+	b.service = newService(t, b.store, b.ring, log)
 
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -113,7 +114,7 @@ func newRing(t testing.TB, secret string) *crypto.Keyring {
 	return ring
 }
 
-func newService(store relay.Store, ring *crypto.Keyring, log *slog.Logger) *relay.Service {
+func newService(t testing.TB, store relay.Store, ring *crypto.Keyring, log *slog.Logger) *relay.Service {
 	merchant := func(name string) *relay.Merchant {
 		return &relay.Merchant{
 			Name: name, Mapping: relay.DefaultMapping(), Keyring: ring,
@@ -121,6 +122,8 @@ func newService(store relay.Store, ring *crypto.Keyring, log *slog.Logger) *rela
 			Retry:   relay.Schedule{Retry: []time.Duration{time.Second}, RepeatLast: true},
 		}
 	}
+	party, err := passkey.New("https://relay.example.com", "Relay", []string{"https://app.example.com"}, relay.StepUpTime)
+	must(t, err)
 	acme := merchant("acme")
 	acme.Confirm = true
 	return relay.New(relay.Options{
@@ -128,7 +131,8 @@ func newService(store relay.Store, ring *crypto.Keyring, log *slog.Logger) *rela
 		Targets:    []relay.Target{{Name: "core", Events: []string{"*"}, Concurrency: 4, MaxBacklog: 1000}},
 		Lives:      relay.Lifetimes{TTL: map[relay.ChallengeKind]time.Duration{relay.ThreeDS: 5 * time.Minute, relay.CardVerification: 10 * time.Minute}, Max: 10 * time.Minute},
 		Duplicates: time.Hour, PublicURL: "https://relay.example.com",
-		Push: relay.PushOptions{On: true, ActionToken: true, MaxSubscriptions: 10, CardCount: 100, CardWindow: time.Minute},
+		StepUp: relay.StepUpOptions{Party: party, Above: relay.Threshold{Amount: "1000.00", Currency: "USD"}},
+		Push:   relay.PushOptions{On: true, ActionToken: true, MaxSubscriptions: 10, CardCount: 100, CardWindow: time.Minute},
 	}, store, log)
 }
 
@@ -249,7 +253,7 @@ func (b *bed) token(change ...jwt.MapClaims) string {
 }
 
 func goodClaims(now time.Time, change ...jwt.MapClaims) jwt.MapClaims {
-	claims := jwt.MapClaims{"iss": testIssuer, "aud": testAudience, "sub": "12345", "merchant": "acme", "exp": now.Add(time.Hour).Unix()}
+	claims := jwt.MapClaims{"iss": testIssuer, "aud": testAudience, "sub": "12345", "merchant": "acme", "exp": now.Add(time.Hour).Unix(), "auth_time": now.Unix()}
 	for _, c := range change {
 		for name, v := range c {
 			if claims[name] = v; v == nil {

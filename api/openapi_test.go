@@ -15,6 +15,9 @@ import (
 	validator "github.com/pb33f/libopenapi-validator"
 	"github.com/pb33f/libopenapi-validator/config"
 	v3 "github.com/pb33f/libopenapi/datamodel/high/v3"
+
+	"approvalrelay/crypto/passkey/passkeytest"
+	"approvalrelay/relay"
 )
 
 // contract is the parsed document and what holds answers against it.
@@ -228,7 +231,37 @@ func runThroughEverything(t *testing.T) {
 	good(call("POST", path+"/test", ""), 202)
 	good(call("DELETE", path, ""), 204)
 
+	withPasskeys(t, b, good, call)
 	refuseEverything(t, b, withCode)
+}
+
+// withPasskeys approves with one, and provokes what is refused.
+func withPasskeys(t *testing.T, b *bed, good func(request, int) answer, call func(method, path, body string) request) {
+	t.Helper()
+	dear := "/v1/challenges/" + b.dear()
+	b.post(dear+"/step-up", "").problem(409, "no_passkey")
+	b.post(dear+"/step-up", `{"x":1}`).problem(400, "invalid_request")
+	b.post("/v1/passkeys/options", "x").problem(400, "invalid_request")
+	b.post("/v1/passkeys", "{}").problem(400, "invalid_request")
+	b.call(request{method: "DELETE", path: "/v1/passkeys/pky_x", token: b.token()}).problem(404, "not_found")
+	a := passkeytest.New("https://relay.example.com", "relay.example.com")
+	made := a.Create(publicKey(good(call("POST", "/v1/passkeys/options", ""), 200)))
+	k := decodeAs[passkeyView](good(call("POST", "/v1/passkeys", `{"label":"phone","passkey":`+string(made)+`}`), 201))
+	good(call("GET", "/v1/passkeys", ""), 200)
+	b.post(dear+"/approve", "").problem(403, "step_up_required")
+	signed := a.Get(publicKey(good(call("POST", dear+"/step-up", ""), 200)))
+	good(call("POST", dear+"/approve", `{"passkey":`+string(signed)+`}`), 200)
+	good(call("DELETE", "/v1/passkeys/"+k.ID, ""), 204)
+	for _, path := range []string{dear + "/step-up", "/v1/passkeys"} {
+		b.post(path, strings.Repeat("x", 9<<10)).problem(413, "too_large")
+	}
+	b.post("/v1/challenges/chl_01J8ZQ5X4N8K3T0V7B2M6C9R1D00/step-up", "").problem(404, "not_found")
+
+	off := newBed(t)
+	off.service.StepUp = relay.StepUpOptions{}
+	off.get("/v1/passkeys").problem(404, "not_configured")
+	off.post("/v1/passkeys", `{"passkey":{}}`).problem(404, "not_configured")
+	off.post("/v1/passkeys/options", "").problem(404, "not_configured")
 }
 
 // refuseEverything provokes what every route refuses.
@@ -295,16 +328,21 @@ func (b *bed) streams(t *testing.T) {
 
 // signedInCalls is one well-formed call of every route that wants a token.
 func signedInCalls() []request {
-	const id, sub = "chl_01J8ZQ5X4N8K3T0V7B2M6C9R1D00", "sub_01J8ZQ5X4N8K3T0V7B2M6C9R1D00"
+	const id, sub, key = "chl_01J8ZQ5X4N8K3T0V7B2M6C9R1D00", "sub_01J8ZQ5X4N8K3T0V7B2M6C9R1D00", "pky_01J8ZQ5X4N8K3T0V7B2M6C9R1D00"
 	subscription := `{"endpoint":"https://fcm.googleapis.com/x","keys":{"p256dh":"BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4","auth":"BTBZMqHH6r4Tts7J_aSIgg"}}`
 	return []request{
 		{method: "GET", path: "/v1/challenges"},
 		{method: "GET", path: "/v1/challenges/" + id},
 		{method: "POST", path: "/v1/challenges/" + id + "/approve"},
+		{method: "POST", path: "/v1/challenges/" + id + "/step-up"},
 		{method: "POST", path: "/v1/challenges/" + id + "/reject"},
 		{method: "POST", path: "/v1/challenges/" + id + "/reveal"},
 		{method: "POST", path: "/v1/challenges/" + id + "/done"},
 		{method: "GET", path: "/v1/events"},
+		{method: "GET", path: "/v1/passkeys"},
+		{method: "POST", path: "/v1/passkeys/options"},
+		{method: "POST", path: "/v1/passkeys", body: `{"passkey":{}}`},
+		{method: "DELETE", path: "/v1/passkeys/" + key},
 		{method: "POST", path: "/v1/push/subscriptions", body: subscription},
 		{method: "GET", path: "/v1/push/subscriptions"},
 		{method: "DELETE", path: "/v1/push/subscriptions/" + sub},

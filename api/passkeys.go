@@ -72,6 +72,9 @@ func (s *Server) showPasskeys(c *gin.Context, u relay.User) error {
 }
 
 func (s *Server) enrolPasskey(c *gin.Context, id identity) error {
+	if err := decode(c, &struct{}{}); err != nil {
+		return err
+	}
 	creation, err := s.service.EnrolPasskey(c.Request.Context(), id.User)
 	if err != nil {
 		return err

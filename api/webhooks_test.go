@@ -187,7 +187,7 @@ func TestStoreAway(t *testing.T) {
 			must(t, err)
 			defer store.Close()
 			ring := newRing(t, "0123456789abcdef")
-			server := newServer(t, newService(store, ring, log), &clock{}, log)
+			server := newServer(t, newService(t, store, ring, log), &clock{}, log)
 			b := &bed{t: t, server: server, ring: ring, public: httptest.NewServer(server.Public())}
 			defer b.public.Close()
 			start := time.Now()

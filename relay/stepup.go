@@ -66,7 +66,7 @@ func (c Challenge) Linked(a Action, nonce []byte) []byte {
 // Offer makes a nonce good for signing.
 func (c Challenge) Offer(nonce []byte, now time.Time) (Challenge, error) {
 	if c.StepUp == nil {
-		return c, refuse(CodeNotConfigured, "This challenge needs no passkey.")
+		return c, refuse(CodeWrongMethod, "This challenge is approved without a passkey.")
 	}
 	if err := c.open(now); err != nil {
 		return c, err

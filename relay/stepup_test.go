@@ -142,7 +142,7 @@ func TestNoncesAreGoodOnce(t *testing.T) {
 	if _, err := c.Offer(nonceOf(1), testNow); refusalCode(err) != CodeStepUpBlocked {
 		t.Errorf("a blocked challenge offers: %v", err)
 	}
-	if _, err := pendingChallenge(MethodApprove).Offer(nonceOf(1), testNow); refusalCode(err) != CodeNotConfigured {
+	if _, err := pendingChallenge(MethodApprove).Offer(nonceOf(1), testNow); refusalCode(err) != CodeWrongMethod {
 		t.Errorf("a challenge that needs no passkey offers: %v", err)
 	}
 }
