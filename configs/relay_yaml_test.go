@@ -12,23 +12,29 @@ import (
 	"time"
 )
 
-func example(t *testing.T) *Config {
+// exampleEnv is what the example's ${NAME} may be.
+func exampleEnv(t testing.TB) map[string]string {
 	t.Helper()
 	vapid, err := ecdh.P256().GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := os.ReadFile("relay.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg, err := Parse("relay.yaml", data, lookup(map[string]string{
+	return map[string]string{
 		"RELAY_ADMIN_TOKEN": "token", "RELAY_STORAGE_KEY": base64.StdEncoding.EncodeToString(make([]byte, 32)),
 		"ACME_SECRET": strings.Repeat("k", 32), "RELAY_JWT_SECRET": strings.Repeat("s", 32),
 		"RELAY_VAPID_PUBLIC_KEY":  base64.RawURLEncoding.EncodeToString(vapid.PublicKey().Bytes()),
 		"RELAY_VAPID_PRIVATE_KEY": base64.RawURLEncoding.EncodeToString(vapid.Bytes()),
 		"CORE_WEBHOOK_SECRET":     "whsec_" + base64.StdEncoding.EncodeToString(make([]byte, 24)),
-	}), os.ReadFile)
+	}
+}
+
+func example(t *testing.T) *Config {
+	t.Helper()
+	data, err := os.ReadFile("relay.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := Parse("relay.yaml", data, lookup(exampleEnv(t)), os.ReadFile)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -55,7 +55,7 @@ func prints(t *testing.T, v any) []string {
 }
 
 // secretsOf are the secrets of testdata/secrets.yaml, in the forms it needs.
-func secretsOf(t *testing.T) map[string]string {
+func secretsOf(t testing.TB) map[string]string {
 	t.Helper()
 	b64 := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 	return map[string]string{

@@ -359,33 +359,78 @@ func FuzzEnvelope(f *testing.F) {
 		if err != nil || !bytes.Equal(got, plaintext) {
 			t.Fatalf("opened to %q, %v; want %q", got, err, plaintext)
 		}
-		changed := []byte(payload)
-		changed[int(at)%len(changed)] ^= flip | 1
-		if _, err := k.Open(string(changed), mac); err != crypto.ErrSignature {
-			t.Fatalf("payload changed at %d: %v", int(at)%len(changed), err)
+		flipped := func(text string) string {
+			changed := []byte(text)
+			changed[int(at)%len(changed)] ^= flip | 1
+			return string(changed)
+		}
+		if got, err := k.Open(flipped(payload), mac); err != crypto.ErrSignature || got != nil {
+			t.Fatalf("payload changed at %d: %q, %v", int(at)%len(payload), got, err)
+		}
+		// The other case of a hex digit is the same digit.
+		if m := flipped(mac); !strings.EqualFold(m, mac) {
+			if got, err := k.Open(payload, m); err != crypto.ErrSignature || got != nil {
+				t.Fatalf("MAC changed at %d: %q, %v", int(at)%len(mac), got, err)
+			}
+		}
+		key[0] ^= 1
+		if got, err := keyring(t, string(key)).Open(payload, mac); err != crypto.ErrSignature || got != nil {
+			t.Fatalf("another secret: %q, %v", got, err)
 		}
 	})
 }
 
-// Besides the MAC as given, each payload is tried under its right MAC: the code
-// behind the MAC must stand any input too.
+// FuzzOpen: besides the MAC as given, each payload is tried under its right MAC:
+// the code behind the MAC must stand any input too. What is authentic opens to what
+// a plain reading of the specification gives, whichever of the secrets is its own.
 func FuzzOpen(f *testing.F) {
 	for _, v := range vectors(f) {
 		f.Add(v.Envelope.Payload, v.Envelope.HMAC)
 	}
-	k := keyring(f, testKey)
+	f.Add(encryptRaw(bytes.Repeat([]byte{16}, 16)), "")              // of nothing
+	f.Add(encryptRaw(append(bytes.Repeat([]byte{'x'}, 15), 17)), "") // padding longer than a block
+	first, last := keyring(f, testKey), keyring(f, strings.Repeat("o", 16), testKey)
 	f.Fuzz(func(t *testing.T, payload, mac string) {
-		for _, mac := range []string{mac, macOf(payload)} {
-			got, err := k.Open(payload, mac)
-			authentic := strings.EqualFold(mac, macOf(payload))
-			switch {
-			case !authentic && err != crypto.ErrSignature, authentic && err == crypto.ErrSignature:
-				t.Fatalf("authentic %v, error %v", authentic, err)
-			case err != nil && (err != crypto.ErrSignature && err != crypto.ErrMalformed || got != nil):
-				t.Fatalf("%q, %v", got, err)
+		right := macOf(payload)
+		want, ok := plainly(payload)
+		for _, mac := range []string{mac, right, strings.ToUpper(right)} {
+			for _, k := range []*crypto.Keyring{first, last} {
+				got, err := k.Open(payload, mac)
+				switch authentic := strings.EqualFold(mac, right); {
+				case !authentic:
+					if err != crypto.ErrSignature || got != nil {
+						t.Fatalf("not authentic: %q, %v", got, err)
+					}
+				case !ok:
+					if err != crypto.ErrMalformed || got != nil {
+						t.Fatalf("malformed: %q, %v", got, err)
+					}
+				case err != nil || !bytes.Equal(got, want):
+					t.Fatalf("%q, %v; want %q", got, err, want)
+				}
 			}
 		}
 	})
+}
+
+// plainly opens what is authentic under testKey, as the specification says it and
+// without regard to time.
+func plainly(payload string) ([]byte, bool) {
+	buf, err := base64.StdEncoding.DecodeString(payload)
+	if err != nil || base64.StdEncoding.EncodeToString(buf) != payload || len(buf) < 32 || len(buf)%16 != 0 {
+		return nil, false
+	}
+	block, err := aes.NewCipher([]byte(testKey))
+	if err != nil {
+		panic(err)
+	}
+	out := make([]byte, len(buf)-16)
+	cipher.NewCBCDecrypter(block, buf[:16]).CryptBlocks(out, buf[16:])
+	pad := int(out[len(out)-1])
+	if pad < 1 || pad > 16 || !bytes.HasSuffix(out, bytes.Repeat([]byte{byte(pad)}, pad)) {
+		return nil, false
+	}
+	return out[:len(out)-pad], true
 }
 
 func TestOpenAllocates(t *testing.T) {

@@ -83,7 +83,7 @@ type Reading struct {
 // sender: the event is authentic and is kept in quarantine.
 func Interpret(m *Merchant, typ string, body []byte, lives Lifetimes, received time.Time) Reading {
 	if !validType(typ) {
-		return Reading{Quarantine: "the type is not a name: 1 to 64 letters, digits and _ . : - are"}
+		return Reading{Quarantine: "the type is not a name: 1 to 64 letters, digits and _ . : - are, if no card number is among them"}
 	}
 	if strings.HasPrefix(strings.ToLower(typ), ownPrefix) {
 		return Reading{Quarantine: "types that begin with " + ownPrefix + " are the relay's own"}
@@ -151,9 +151,9 @@ func expiry(f Fields, k ChallengeKind, lives Lifetimes, received time.Time) time
 }
 
 // validType bounds what may come as a type, because the HMAC does not cover it
-// and it goes into logs and headers.
+// and it goes into logs, records and headers.
 func validType(s string) bool {
-	if s == "" || len(s) > 64 {
+	if s == "" || len(s) > 64 || maskPANs(s) != s {
 		return false
 	}
 	for _, c := range []byte(s) {

@@ -338,10 +338,11 @@ func acceptCountry(v any) (string, bool) {
 }
 
 // acceptWallet writes a provider's name in lower case with underscores:
-// googlePay, Google Pay and GOOGLE-PAY are google_pay.
+// googlePay, Google Pay and GOOGLE-PAY are google_pay. It is shown and stored in
+// clear, so that a card number is not taken for one.
 func acceptWallet(v any) (string, bool) {
 	s, ok := scalar(v)
-	if !ok || len(s) > maxIDBytes {
+	if !ok || len(s) > maxIDBytes || maskPANs(s) != s {
 		return "", false
 	}
 	var b strings.Builder

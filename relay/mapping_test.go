@@ -197,7 +197,7 @@ func TestWallet(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
 		"googlePay": "google_pay", "applePay": "apple_pay", "GooglePay": "google_pay", "GOOGLE_PAY": "google_pay", "Google Pay": "google_pay",
-		"apple-pay": "apple_pay", " samsung  pay ": "samsung_pay", "wallet2Go": "wallet2_go", "_": "",
+		"apple-pay": "apple_pay", " samsung  pay ": "samsung_pay", "wallet2Go": "wallet2_go", "_": "", "4111111111111111": "", "Pay 4111-1111-1111-1111": "",
 	} {
 		if got := DefaultMapping().Read(map[string]any{"walletProvider": in}).Wallet; got != want {
 			t.Errorf("%q is %q, want %q", in, got, want)

@@ -2,8 +2,10 @@ package relay
 
 import (
 	"encoding/json"
+	"math/big"
 	"strings"
 	"testing"
+	"unicode"
 )
 
 func TestLooksLikePAN(t *testing.T) {
@@ -132,11 +134,15 @@ func holdsPAN(s string) bool {
 	return LooksLikePAN(s)
 }
 
+// FuzzMapping: the fields have the form that they promise and come from the payload
+// as they are; neither copy of a payload holds the code or the link that were found.
 func FuzzMapping(f *testing.F) {
 	for _, s := range []string{
 		`{"otp":"045435","note":"045435","045435":[45435]}`, `{"otp":123456,"n":123456.0}`, `{"values":"https://a.example/1234","x":"https://a.example/1234"}`,
 		`{"data":{"code":"1111","card_no":"4111111111111111"},"otp":"removed","a":"removed"}`, `{"a":"4111 1111 1111 1111 2222 3333 444","b":4.111111111111111e15}`,
 		`{"data":{"data":{"otp":"123456"}},"merchant":{"name":"x"}}`, `{"occur_time":1795000000004,"expiresAt":"1795000000004"}`,
+		`{"walletProvider":"4111 1111 1111 1111"}`, `{"walletProvider":4111111111111111}`, `{"amount":1e2,"currency":978,"merchant_name":"Shop 4111111111111111"}`,
+		`{"transaction_amount":"0100.20","transaction_currency":"840","merchant_country_code":"840","cardNo":"4111********1111"}`,
 	} {
 		f.Add([]byte(s))
 	}
@@ -147,29 +153,108 @@ func FuzzMapping(f *testing.F) {
 			return
 		}
 		fields := m.Read(p)
-		if fields.OTP != "" && (len(fields.OTP) < 4 || len(fields.OTP) > 10 || strings.Trim(fields.OTP, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") != "") {
-			t.Errorf("OTP %q", fields.OTP)
+		checkFields(t, p, fields)
+		if again := m.Read(mustParse(t, string(Canonical(p)))); again != fields {
+			t.Errorf("the canonical form reads as %#v, not as %#v", shownFields(again), shownFields(fields))
 		}
-		if holdsPAN(fields.Payee) {
-			t.Errorf("payee %q", fields.Payee)
+		holdsSecret := func(s string) bool {
+			s = strings.ReplaceAll(s, removed, "\x00")
+			return fields.OTP != "" && strings.Contains(s, fields.OTP) || fields.URL != "" && strings.Contains(s, fields.URL)
 		}
-		scalars(WithoutCode(m, p), func(s string) {
-			if s != "" && (s == fields.OTP || s == fields.URL) {
-				t.Errorf("WithoutCode left %q", s)
+		masked, open := Mask(m, p), WithoutCode(m, p)
+		for name, copied := range map[string]map[string]any{"Mask": masked, "WithoutCode": open} {
+			texts(copied, func(s string) {
+				if holdsSecret(s) {
+					t.Errorf("%s left the code or the link in %q", name, s)
+				}
+			})
+			scalars(copied, func(s string) { // a number that merely holds the digits is another number
+				if s != "" && (s == fields.OTP || s == fields.URL) {
+					t.Errorf("%s left %q", name, s)
+				}
+			})
+			if left := m.Read(copied); left.OTP != "" || left.URL != "" {
+				t.Errorf("%s left another code: %q", name, Canonical(copied))
 			}
-		})
-		masked := Mask(m, p)
+		}
 		scalars(masked, func(s string) {
 			if holdsPAN(s) && !isMillis(s) {
 				t.Errorf("Mask left %q", s)
 			}
-			if s != "" && (s == fields.OTP || s == fields.URL) {
-				t.Errorf("Mask left the code %q", s)
-			}
 		})
-		if fields := m.Read(masked); fields.OTP != "" || fields.URL != "" {
-			t.Errorf("Mask left a code: %q", Canonical(masked))
+		for _, shape := range Describe(p) {
+			if holdsPAN(shape.Path) {
+				t.Errorf("Describe shows %q", shape.Path)
+			}
 		}
-		Describe(p)
 	})
+}
+
+// texts calls f with every name and string of a payload.
+func texts(v any, f func(string)) {
+	switch v := v.(type) {
+	case map[string]any:
+		for k, e := range v {
+			f(k)
+			texts(e, f)
+		}
+	case []any:
+		for _, e := range v {
+			texts(e, f)
+		}
+	case string:
+		f(v)
+	}
+}
+
+func checkFields(t *testing.T, p map[string]any, f Fields) {
+	t.Helper()
+	if f.OTP != "" && (len(f.OTP) < 4 || len(f.OTP) > 10 || strings.Trim(f.OTP, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") != "") {
+		t.Errorf("OTP %q", f.OTP)
+	}
+	if lower := strings.ToLower(f.URL); f.URL != "" && (!strings.HasPrefix(lower, "http://") && !strings.HasPrefix(lower, "https://") || len(f.URL) > maxURLBytes) {
+		t.Errorf("URL %q", f.URL)
+	}
+	for name, text := range map[string]string{"payee": f.Payee, "wallet": f.Wallet, "country": f.Country, "currency": f.Currency, "last4": f.Last4, "amount": f.Amount} {
+		if holdsPAN(text) && name != "amount" { // one in ten of the large ones looks like a card number
+			t.Errorf("%s %q", name, text)
+		}
+		if strings.ContainsFunc(text, unicode.IsControl) || len(text) > 4*maxIDBytes {
+			t.Errorf("%s %q", name, text)
+		}
+	}
+	if len(f.Last4) != 0 && len(f.Last4) != 4 || !allDigits(f.Last4) || len(f.Country) != 0 && len(f.Country) != 2 || len(f.Currency) != 0 && len(f.Currency) != 3 {
+		t.Errorf("last4 %q, country %q, currency %q", f.Last4, f.Country, f.Currency)
+	}
+	if shown := f.redacted(); shown.OTP != "" && shown.OTP != removed || shown.URL != "" && shown.URL != removed ||
+		holdsPAN(shown.CardID) || holdsPAN(shown.UserID) || holdsPAN(shown.Reference) {
+		t.Errorf("it prints as %s", f)
+	}
+	if f.Amount == "" {
+		return
+	}
+	verbatim := false
+	scalars(p, func(s string) { verbatim = verbatim || sameMoney(strings.TrimSpace(s), f.Amount) })
+	if !verbatim {
+		t.Errorf("the amount %q is none of the payload's", f.Amount)
+	}
+}
+
+// sameMoney tells, apart from the code under test, whether amount is what the issuer
+// sent: the same value, and where that is written plainly, as many decimals.
+func sameMoney(sent, amount string) bool {
+	if len(sent) > maxLiteral || strings.Trim(sent, "0123456789.eE+-") != "" {
+		return false
+	}
+	if _, exponent, ok := strings.Cut(strings.ToLower(sent), "e"); ok && len(exponent) > 6 {
+		return false // big.Rat would write it out
+	}
+	want, ok := new(big.Rat).SetString(sent)
+	got, ok2 := new(big.Rat).SetString(amount)
+	if !ok || !ok2 || want.Cmp(got) != 0 {
+		return false
+	}
+	_, sentDecimals, _ := strings.Cut(sent, ".")
+	_, decimals, _ := strings.Cut(amount, ".")
+	return strings.ContainsAny(sent, "eE") || len(sentDecimals) == len(decimals)
 }

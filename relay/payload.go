@@ -84,10 +84,10 @@ type FieldShape struct {
 
 // Describe lists the names and types of a payload's fields, sorted by path and
 // at most 100, for operators who must not see the values. Names that look like
-// values themselves are masked.
-func Describe(p map[string]any) []FieldShape {
+// values themselves, or hold one of the secrets, are masked.
+func Describe(p map[string]any, secrets ...string) []FieldShape {
 	seen := make(map[FieldShape]bool)
-	describe(p, "", seen)
+	describe(p, "", seen, secrets)
 	shapes := make([]FieldShape, 0, len(seen))
 	for s := range seen {
 		shapes = append(shapes, s)
@@ -101,25 +101,25 @@ func Describe(p map[string]any) []FieldShape {
 	return shapes[:min(len(shapes), maxShapes)]
 }
 
-func describe(v any, path string, seen map[FieldShape]bool) {
+func describe(v any, path string, seen map[FieldShape]bool, secrets []string) {
 	if path != "" {
 		seen[FieldShape{path, jsonType(v)}] = true
 	}
 	switch v := v.(type) {
 	case map[string]any:
 		for k, e := range v {
-			describe(e, joinPath(path, safeName(k)), seen)
+			describe(e, joinPath(path, safeName(k, secrets)), seen, secrets)
 		}
 	case []any:
 		for _, e := range v {
-			describe(e, path+"[]", seen)
+			describe(e, path+"[]", seen, secrets)
 		}
 	}
 }
 
-// safeName masks a key that is data: long, or with the digits of a code, an id
-// or a card number in it.
-func safeName(key string) string {
+// safeName masks a key that is data: long, or with a secret or the digits of a code,
+// an id or a card number in it.
+func safeName(key string, secrets []string) string {
 	digits := 0
 	for _, c := range []byte(key) {
 		if c < '0' || c > '9' {
@@ -130,7 +130,7 @@ func safeName(key string) string {
 			return removed
 		}
 	}
-	if len(key) > 64 || maskPANs(key) != key {
+	if len(key) > 64 || ScrubText(key, secrets...) != key {
 		return removed
 	}
 	return key

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"strings"
@@ -110,13 +111,18 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
+// FuzzCanonical: the bytes say the whole content and nothing else, so that two
+// contents are the same exactly when their bytes are.
 func FuzzCanonical(f *testing.F) {
-	for _, s := range []string{`{}`, `{"b":1.50e1,"a":"<\u2028\ud800"}`, `{"a":{"a":[null,true,{}]}}`, "{\"\xff\":\"\xfe\"}", `{"a":1,"a":2}`, `{"n":-0.0E+5}`} {
+	for _, s := range []string{`{}`, `{"b":1.50e1,"a":"<\u2028\ud800"}`, `{"a":{"a":[null,true,{}]}}`, "{\"\xff\":\"\xfe\"}", `{"a":1,"a":2}`, `{"n":-0.0E+5}`, `{"":{"":""}}`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		p, err := ParsePayload(body)
 		if err != nil {
+			if p != nil {
+				t.Errorf("refused, and yet %v", p)
+			}
 			return
 		}
 		once := Canonical(p)
@@ -124,8 +130,15 @@ func FuzzCanonical(f *testing.F) {
 		if err != nil {
 			t.Fatalf("Canonical gave %q, which is refused: %v", once, err)
 		}
-		if twice := Canonical(again); !bytes.Equal(once, twice) {
-			t.Errorf("%q becomes %q", once, twice)
+		if !reflect.DeepEqual(again, p) {
+			t.Errorf("%q became %q: not the same content", body, once)
+		}
+		var spaced bytes.Buffer
+		if err := json.Indent(&spaced, body, " ", "\t"); err != nil {
+			t.Fatal(err)
+		}
+		if other := Canonical(mustParse(t, spaced.String())); !bytes.Equal(once, other) {
+			t.Errorf("with white space %q becomes %q", once, other)
 		}
 	})
 }

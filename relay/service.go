@@ -262,7 +262,7 @@ func (s *Service) quarantine(a *Arrival, ev *Event, r Reading, w Webhook, body [
 	if !validType(ev.Type) {
 		ev.Type = ""
 	}
-	ev.Fields = Describe(r.Payload)
+	ev.Fields = Describe(r.Payload, r.Fields.OTP, r.Fields.URL)
 	ev.Secret = Secret{Body: body, Envelope: w.Raw}
 	own := newOwnEvent("event.quarantined", ev.Merchant, quarantineRecord{
 		ID: ev.ID, Type: ev.Type, Merchant: ev.Merchant, Outcome: ev.Outcome, Reason: ev.Reason, Fields: ev.Fields, ReceivedAt: ev.ReceivedAt.UTC(),
