@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"approvalrelay/crypto/passkey"
 	"approvalrelay/push"
 	"approvalrelay/relay"
 )
@@ -16,6 +17,8 @@ var users = map[string]func(*testing.T, *World){
 	"devices that are never activated go":     testDevicesPending,
 	"an endpoint belongs to the last claimer": testEndpoint,
 	"the root key is one and stays":           testRoot,
+	"passkeys are swapped":                    testPasskeys,
+	"a user without passkeys is forgotten":    testPasskeysRemoved,
 }
 
 // device is a subscription with everything that a browser sends.
@@ -162,4 +165,53 @@ func testRoot(t *testing.T, w *World) {
 		t.Fatalf("Root: %v", err)
 	}
 	equal(t, "years later", r.Fingerprint([]byte("x")), want)
+}
+
+func (w *World) passkeys(b Backend, u relay.User) relay.Passkeys {
+	w.t.Helper()
+	p, err := b.Passkeys(w.t.Context(), u)
+	if err != nil {
+		w.t.Fatalf("Passkeys: %v", err)
+	}
+	return p
+}
+
+func testPasskeys(t *testing.T, w *World) {
+	ctx, b, u := t.Context(), w.Node("b"), user("one")
+	p := w.passkeys(w.a, u)
+	equal(t, "none", p, relay.Passkeys{User: u})
+	p.Enrolment = &relay.Enrolment{Challenge: []byte("challenge"), At: w.Now()}
+	p.List = []relay.Passkey{{ID: w.ID("pky_", 0), Label: "Phone", CreatedAt: w.Now(), Credential: passkey.Credential{
+		ID: []byte("id"), PublicKey: []byte("key"), SignCount: 7, Flags: 0x1d, Transports: []string{"internal"},
+	}}}
+	if err := w.a.SavePasskeys(ctx, p); err != nil {
+		t.Fatalf("SavePasskeys: %v", err)
+	}
+	got := w.passkeys(b, u)
+	equal(t, "the list", got.List, p.List)
+	equal(t, "the enrolment", got.Enrolment, p.Enrolment)
+	wantErr(t, "stale passkeys", b.SavePasskeys(ctx, p), relay.ErrConflict)
+	equal(t, "other users", w.passkeys(b, user("two")).List, []relay.Passkey(nil))
+	equal(t, "other merchants", w.passkeys(b, relay.User{Merchant: "other", ID: "one"}).List, []relay.Passkey(nil))
+	equal(t, "devices", w.devices(b, u).List, []relay.Subscription(nil))
+	w.Pass(365 * 24 * time.Hour)
+	equal(t, "they stay", len(w.passkeys(b, u).List), 1)
+}
+
+func testPasskeysRemoved(t *testing.T, w *World) {
+	ctx, u := t.Context(), user("one")
+	p := w.passkeys(w.a, u)
+	p.List = []relay.Passkey{{ID: w.ID("pky_", 0)}}
+	if err := w.a.SavePasskeys(ctx, p); err != nil {
+		t.Fatalf("SavePasskeys: %v", err)
+	}
+	before := w.passkeys(w.a, u)
+	none := before
+	none.List = nil
+	if err := w.a.SavePasskeys(ctx, none); err != nil {
+		t.Fatalf("SavePasskeys: %v", err)
+	}
+	wantErr(t, "a change of removed passkeys", w.a.SavePasskeys(ctx, before), relay.ErrConflict)
+	w.Pass(2 * time.Hour)
+	equal(t, "after two hours", w.passkeys(w.a, u), relay.Passkeys{User: u})
 }
