@@ -141,6 +141,20 @@ func ActivationPayload(subscriptionID, code, lang, publicURL string, apple bool)
 	return b.fit(b.encode(apple), apple)
 }
 
+// PasskeyPayload says that a passkey was registered, so that a cardholder who did not
+// do it hears of it.
+func PasskeyPayload(lang, publicURL string, apple bool) []byte {
+	t := textsFor(lang)
+	b := body{Notification: notification{
+		Title:    t.passkeyTitle,
+		Body:     t.passkeyBody,
+		Navigate: appURL(publicURL),
+		Tag:      "passkey",
+		Lang:     Language(lang),
+	}}
+	return b.fit(b.encode(apple), apple)
+}
+
 // TestPayload is what a cardholder sends to their own device to see that it works.
 func TestPayload(lang, publicURL string, apple bool) []byte {
 	t := textsFor(lang)

@@ -88,6 +88,8 @@ func TestNotificationText(t *testing.T) {
 		{"completed", Notice{Phase: Ended, Status: "completed"}, "Completed", "Open to see it"},
 		{"cancelled", Notice{Phase: Ended, Status: "cancelled"}, "Cancelled", "Open to see it"},
 		{"failed", Notice{Phase: Ended, Status: "failed"}, "Could not be confirmed", "Open to see it"},
+		{"blocked", Notice{Phase: Blocked, Status: "pending", Amount: "1", Currency: "EUR", Payee: "Shop"}, "Approving is blocked: the passkey failed 5 times", "1 EUR · Shop"},
+		{"minimal blocked", Notice{Minimal: true, Phase: Blocked, Amount: "1", Currency: "EUR", Payee: "Shop"}, "Approving is blocked: the passkey failed 5 times", "Open to see it"},
 		{"another status", Notice{Phase: Ended, Status: "confirming"}, "Already answered", "Open to see it"},
 		{"controls", Notice{Method: "approve", Amount: "1", Currency: "EUR", Payee: " A\u202eB\u2066C\u200b\x00\x1b[1m\nD\tE\xff "}, "Approve 1 EUR?", "ABC[1m D E"},
 		{"only controls", Notice{Method: "approve", Amount: "1", Currency: "EUR", Payee: "\u202e\n"}, "Approve 1 EUR?", "Open to see it"},

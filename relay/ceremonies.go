@@ -71,7 +71,10 @@ func (s *Service) EnrolPasskey(ctx context.Context, u User) (json.RawMessage, er
 		return nil, err
 	}
 	challenge := newNonce()
-	p, err := s.changePasskeys(ctx, u, func(p Passkeys, now time.Time) (Passkeys, error) { return p.Begin(challenge, now) })
+	p, err := s.changePasskeys(ctx, u, func(p Passkeys, now time.Time) (Passkeys, []Delivery, error) {
+		p, err := p.Begin(challenge, now)
+		return p, nil, err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -86,24 +89,33 @@ func (s *Service) stepUpRoot(ctx context.Context) (crypto.Root, error) {
 }
 
 // AddPasskey ends a registration with the browser's answer
-// (RegistrationResponseJSON).
+// (RegistrationResponseJSON). All devices of the user are owed word of it.
 func (s *Service) AddPasskey(ctx context.Context, u User, response []byte, label string) (k Passkey, err error) {
 	root, err := s.stepUpRoot(ctx)
 	if err != nil {
 		return Passkey{}, err
 	}
-	_, err = s.changePasskeys(ctx, u, func(p Passkeys, now time.Time) (Passkeys, error) {
+	devices, err := s.store.Devices(ctx, u)
+	if err != nil {
+		return Passkey{}, fmt.Errorf("read the user's devices: %w", err)
+	}
+	_, err = s.changePasskeys(ctx, u, func(p Passkeys, now time.Time) (Passkeys, []Delivery, error) {
 		challenge := p.enrolling(now)
 		if challenge == nil {
-			return p, Invalid("passkey", "No registration is under way, or it took longer than two minutes; begin again.")
+			return p, nil, Invalid("passkey", "No registration is under way, or it took longer than two minutes; begin again.")
 		}
 		c, err := s.StepUp.Party.Register(p.owner(userHandle(root, u)), challenge, response)
 		if err != nil {
 			s.log.LogAttrs(ctx, slog.LevelWarn, "passkey refused", slog.String("merchant", u.Merchant), slog.String("user_id", u.ID), slog.String("error", err.Error()))
-			return p, Invalid("passkey", "This is not a good answer to the registration that is under way; begin again.")
+			return p, nil, Invalid("passkey", "This is not a good answer to the registration that is under way; begin again.")
 		}
 		k = Passkey{ID: newID(prefixPasskey, u.Partition(s.store.Partitions()), now), Label: label, CreatedAt: now, Credential: c}
-		return p.Add(k)
+		p, err = p.Add(k)
+		var owe []Delivery
+		for _, sub := range devices.Active() {
+			owe = append(owe, s.pushDelivery(u, sub.ID, NoticePasskey, now, activationTime))
+		}
+		return p, owe, err
 	})
 	if err != nil {
 		return Passkey{}, err
@@ -114,7 +126,10 @@ func (s *Service) AddPasskey(ctx context.Context, u User, response []byte, label
 
 // RemovePasskey forgets one passkey, all of the user's if id is "": ErrNotFound.
 func (s *Service) RemovePasskey(ctx context.Context, u User, id string) error {
-	_, err := s.changePasskeys(ctx, u, func(p Passkeys, _ time.Time) (Passkeys, error) { return p.Remove(id) })
+	_, err := s.changePasskeys(ctx, u, func(p Passkeys, _ time.Time) (Passkeys, []Delivery, error) {
+		p, err := p.Remove(id)
+		return p, nil, err
+	})
 	if err == nil {
 		s.logPasskey(ctx, "passkey removed", u, id)
 	}
@@ -126,17 +141,17 @@ func (s *Service) logPasskey(ctx context.Context, what string, u User, id string
 }
 
 // changePasskeys swaps a user's passkeys; a lost race is decided again.
-func (s *Service) changePasskeys(ctx context.Context, u User, decide func(Passkeys, time.Time) (Passkeys, error)) (Passkeys, error) {
+func (s *Service) changePasskeys(ctx context.Context, u User, decide func(Passkeys, time.Time) (Passkeys, []Delivery, error)) (Passkeys, error) {
 	for range swapTries {
 		p, err := s.store.Passkeys(ctx, u)
 		if err != nil {
 			return Passkeys{}, fmt.Errorf("read the user's passkeys: %w", err)
 		}
-		next, err := decide(p, s.store.Now().Truncate(time.Millisecond))
+		next, owe, err := decide(p, s.store.Now().Truncate(time.Millisecond))
 		if err != nil {
 			return Passkeys{}, err
 		}
-		err = s.store.SavePasskeys(ctx, next)
+		err = s.store.SavePasskeys(ctx, next, owe...)
 		if errors.Is(err, ErrConflict) {
 			continue
 		}
@@ -210,7 +225,7 @@ func (s *Service) ProveStepUp(ctx context.Context, u User, id string, response [
 	if fault != nil {
 		return nil, s.failStepUp(ctx, u, id, proof.linked, fault)
 	}
-	if _, err := s.changePasskeys(ctx, u, func(p Passkeys, now time.Time) (Passkeys, error) { return p.Used(used, now), nil }); err != nil {
+	if _, err := s.changePasskeys(ctx, u, func(p Passkeys, now time.Time) (Passkeys, []Delivery, error) { return p.Used(used, now), nil, nil }); err != nil {
 		return nil, err
 	}
 	s.count.stepUps.WithLabelValues(stepUpPassed).Inc()

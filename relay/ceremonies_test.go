@@ -239,7 +239,18 @@ func TestEnrolment(t *testing.T) {
 	_, err = h.AddPasskey(h.ctx, anna, a.Create(options), "")
 	wantRefusal(t, "an enrolment that took too long", err, relay.CodeInvalidRequest)
 
+	h.device(anna, 1)
+	h.device(anna, 2)
+	h.quiet()
+	h.pusher.clear()
 	_, k := h.passkey(anna)
+	h.quiet()
+	h.wantPushes(map[int]int{1: 1, 2: 1})
+	for _, p := range h.pusher.all() {
+		if !strings.Contains(p.Raw, "A passkey was added") || strings.Contains(p.Raw, "action_token") {
+			t.Errorf("the devices were told %s", p.Raw)
+		}
+	}
 	if list, err := h.Passkeys(h.ctx, anna); err != nil || len(list) != 1 || list[0].Label != "phone" {
 		t.Errorf("passkeys: %+v, %v", list, err)
 	}

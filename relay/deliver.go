@@ -106,12 +106,15 @@ func (w *Worker) message(ctx context.Context, d Delivery, u User, sub Subscripti
 	now := w.svc.store.Now()
 	apple := sub.Push.Apple()
 	switch d.Notice {
-	case NoticeTest, NoticeActivation:
+	case NoticeTest, NoticeActivation, NoticePasskey:
 		if !now.Before(d.Deadline) {
 			return m, "it is too late", nil
 		}
 		m = push.Message{TTL: d.Deadline.Sub(now), Urgency: "high", Payload: push.TestPayload(sub.Lang, w.svc.PublicURL, apple)}
-		if d.Notice == NoticeActivation {
+		switch d.Notice {
+		case NoticePasskey:
+			m.Payload = push.PasskeyPayload(sub.Lang, w.svc.PublicURL, apple)
+		case NoticeActivation:
 			root, err := w.svc.rootKey(ctx)
 			if err != nil {
 				return m, "", err

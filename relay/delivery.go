@@ -65,6 +65,7 @@ const (
 	NoticeEnded      Notice = "ended"
 	NoticeActivation Notice = "activation"
 	NoticeTest       Notice = "test"
+	NoticePasskey    Notice = "passkey" // one was registered
 )
 
 // Attempt is one try of a delivery. Response is the first 1 KiB of the answer,

@@ -67,9 +67,10 @@ type Store interface {
 	// belonged to before; the zero User if nobody.
 	ClaimEndpoint(ctx context.Context, fingerprint []byte, u User) (User, error)
 
-	// Passkeys of a user; none is an empty value. SavePasskeys: ErrConflict.
+	// Passkeys of a user; none is an empty value. SavePasskeys writes them and what is
+	// owed because of it: ErrConflict.
 	Passkeys(ctx context.Context, u User) (Passkeys, error)
-	SavePasskeys(ctx context.Context, p Passkeys) error
+	SavePasskeys(ctx context.Context, p Passkeys, owe ...Delivery) error
 
 	// Delivery: ErrNotFound if it was never attempted, or is forgotten.
 	Delivery(ctx context.Context, id string) (Delivery, error)

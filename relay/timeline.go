@@ -109,6 +109,9 @@ func (d Decision) describe() string {
 	if d.Reason != "" {
 		text += " (" + d.Reason + ")"
 	}
+	if d.Proof != nil {
+		text += " with the passkey " + d.Proof.PasskeyID
+	}
 	switch {
 	case d.Device.SubscriptionID != "":
 		text += " on a notification of " + d.Device.SubscriptionID

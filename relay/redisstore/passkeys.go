@@ -19,7 +19,7 @@ type storedPasskeys struct {
 
 // SavePasskeys swaps a user's passkeys. Like devices, a record of none stays for as
 // long as somebody may have read an earlier one.
-func (s *Store) SavePasskeys(ctx context.Context, p relay.Passkeys) error {
+func (s *Store) SavePasskeys(ctx context.Context, p relay.Passkeys, owe ...relay.Delivery) error {
 	part := p.User.Partition(s.Options.Partitions)
 	key := s.keys.passkeys(part, p.User)
 	b := batch{keys: []string{key}}
@@ -27,6 +27,10 @@ func (s *Store) SavePasskeys(ctx context.Context, p relay.Passkeys) error {
 	b.overwrite(key, append([]byte(strconv.Itoa(p.Version+1)+"\t\n"), sealed...))
 	if len(p.List) == 0 {
 		b.add("PEXPIRE", key, pendingLife.Milliseconds())
+	}
+	for _, o := range owe {
+		s.addOwed(&b, part, o, true)
+		s.note(&b, part, o)
 	}
 	return s.commit(ctx, strconv.Itoa(p.Version), noGate, b)
 }
