@@ -14,7 +14,8 @@
 //     "[redacted]". Their keys stand behind pointers, so that fmt, which does not
 //     call methods of unexported fields, finds an address at most.
 //   - All types are immutable and safe for concurrent use.
-//   - Only the standard library is used. Every derived key is HKDF-SHA256
+//   - Only the standard library is used here ([approvalrelay/crypto/passkey] is by a
+//     library). Every derived key is HKDF-SHA256
 //     (RFC 5869) under a label of its own, so one 32-byte key given to both
 //     NewVault and NewRoot still means independent keys.
 //
@@ -27,39 +28,106 @@
 // # Threat model
 //
 // Assets: the decision (nobody but the cardholder approves a payment), one-time
-// codes and challenge links, card numbers, the merchant's secret key, the
-// relay's keys.
+// codes and challenge links, card numbers, the cardholder's attention, the
+// merchant's secret key, the relay's keys. In brackets stand the tests; ThreatModel
+// in this package sees that each exists.
 //
-//   - The network: reads, alters, withholds and repeats traffic. TLS hides it;
-//     without a merchant secret no envelope passes Open, and one changed byte of
-//     the payload is refused. Repeats pass and are caught by content (below).
-//   - Another cardholder: has a valid login and own devices. Action tokens carry
-//     merchant, user, challenge and subscription under a MAC and expire with the
-//     challenge; whoever verifies one compares all four with the record.
-//     Activation codes prove that an endpoint is the caller's before it receives
-//     anything. Foreign and absent challenges get the same answer.
-//   - A malicious push endpoint: a URL chosen by a user, who thereby gets what is
-//     pushed to it. It is sent nothing but its activation code before activation,
-//     its body is encrypted to the browser's key (RFC 8291), it holds no code and
-//     no card number by default, and its token is good for one challenge from one
-//     subscription, and revoked with that subscription.
-//   - A compromised downstream: receives forwarded events. Codes and links are
-//     removed unless its target asks for them, action-requiring types must be
-//     named, card numbers are keyed tokens. Deliveries are signed with secrets of
-//     that target alone, so it cannot speak as the issuer or as the relay to others.
-//   - A reader of Redis (a dump, a replica, a backup): bodies and codes are sealed
-//     by Vault. Fingerprints and card tokens are keyed: without the key the few
-//     billion possible card numbers cannot be tried. Sealed values are bound to
-//     the id of their record, so a writer cannot move one to another record; he can
-//     still delete records, restore older ones, and change what is not sealed.
-//   - A reader of logs: finds no secret, since types that hold one redact
-//     themselves and errors hold none.
+// The network reads, alters, withholds and repeats traffic, and has captured every
+// envelope. TLS, which is in front of the relay, hides it.
 //
-// Out of scope: a compromised relay host or process memory, a compromised issuer
-// or merchant secret, a malicious operator, the cardholder's own compromised
-// device, denial of service by volume (the ingress limits rates before any
-// cryptography), traffic analysis (sealed values show their length), quantum
-// adversaries.
+//   - Forged or altered envelopes: nothing is decoded before its HMAC is verified
+//     [TestOpenChecksTheSignatureFirst, FuzzOpen], and the answer tells nothing of the
+//     plaintext [TestOpenChecksEveryByteOfThePadding].
+//   - Envelopes sent again, encrypted anew, late, early, out of order, under another
+//     type or to another merchant: content decides [TestCapturedEnvelopes]; nothing
+//     stale rings a phone [TestExpiredOnArrival]; under a wrong type a code goes
+//     nowhere, and the real event is not blocked [TestQuarantineDoesNotBlockTheReal].
+//   - What the relay sends to the issuer, posted back as a webhook
+//     [TestCapturedEnvelopes].
+//   - Floods: rates are limited before any cryptography [TestWebhookRateLimit],
+//     bodies, headers and their time are bounded [TestWebhookTooLarge,
+//     TestSlowClientsAreCutOff], as is how many are opened at once
+//     [TestReceivingIsBounded].
+//   - Forged tokens, whatever the algorithm, key, header or encoding, get one answer
+//     [TestBadTokens, FuzzAuthorization, FuzzClaims]; a token is read from its header
+//     only [TestTokenOnlyInItsHeader]; time does not tell where a check failed
+//     [TestTiming].
+//   - A page of somebody else in the cardholder's or operator's browser
+//     [TestCORS, TestAdminHostAndOrigin, TestSecurityHeaders].
+//
+// Another cardholder has a valid login and own devices.
+//
+//   - Foreign and absent challenges get the same answer [TestOthersCannotDecide], and
+//     merchants never meet [TestPartitionForModel].
+//   - Action tokens carry merchant, user, challenge and subscription under a MAC, and
+//     end with challenge and subscription [TestActionTokenScope, TestVerifyToken].
+//   - Another's browser cannot be claimed without the code that was pushed to it
+//     [TestGuessingTheCode, TestCodeIsGoodForOneSubscription]; who proved it last has
+//     it alone, whatever dies on the way [TestActivationThatDiesHalfway,
+//     TestFormerOwnerGetsNothingMore].
+//
+// A thief has the card's number, or the cardholder's open session or unlocked phone.
+//
+//   - Prompt bombing: few challenges of a card ring [TestPerCardLimit,
+//     TestOnlyTheNewestRing], equal ones share one notification
+//     [TestIdenticalChallengesShareOneNotification], a report silences the card and
+//     may lock it [TestNotMe], and the list works with any number
+//     [TestListOfACardWithThousandsPending].
+//   - Approving with the session alone, where auth.step_up asks for a passkey: it
+//     signs the challenge's id, amount, currency and payee, the decision and a nonce
+//     (PSD2 RTS Art. 5) [TestLinkedCoversWhatIsApproved, TestApprovingWithAStepUp,
+//     TestAnAnswerIsGoodForOneApproval]; five failures block approving, and the
+//     cardholder hears of it [TestFiveFailuresBlockApproving]; the session does not
+//     suffice to add a passkey [TestPasskeysNeedARecentLogin], and all devices hear
+//     of a new one [TestEnrolment]. What was signed can be checked later, also
+//     against a changed record [TestVerify].
+//   - Approving something else than was shown: an approval that echoes what was shown
+//     must fit [TestShown].
+//
+// A push endpoint is a URL that anybody may choose, who thereby gets what is pushed.
+//
+//   - Requests into our own network: hosts are allowed by name, addresses at dial
+//     [TestParseEndpoint, TestDialerRefusesPrivateAddresses,
+//     TestNameThatResolvesToAPrivateAddress, TestRedirectsAreNotFollowed,
+//     FuzzSubscription].
+//   - Pushes aimed at somebody else: before its activation an endpoint gets nothing
+//     but its code, and few of these [TestPushesToOneEndpointAreFew,
+//     TestPushesOfOneUserAreFew, TestNewKeysGetNothingBeforeTheyAreProved].
+//   - Reading what is pushed: the body is encrypted to the browser (RFC 8291), holds
+//     no code and no card number unless push.include_otp says so
+//     [TestNothingSecretIsInClear, TestCodeIsPushedOnlyIfWanted].
+//
+// A compromised downstream receives forwarded events.
+//
+//   - Codes and links are removed unless its target asks for them, action-requiring
+//     types must be named, card numbers are keyed tokens [TestOTPOnlyWhereItBelongs,
+//     TestCardIDIsNeverACardNumber, FuzzArrival].
+//   - Deliveries are signed with secrets of that target alone [TestForwardRequest]; a
+//     slow, dead or lying one delays nobody and stores nothing secret
+//     [TestSlowTargetDelaysNobody, TestNoSecretIsRecorded].
+//
+// A reader of Redis has a dump, a replica, a backup or the append-only file.
+//
+//   - Bodies, codes, links, push keys, endpoints and passkeys are sealed [TestDump].
+//     Fingerprints and card tokens are keyed: without the key the few billion possible
+//     card numbers cannot be tried [TestRootDerivesKnownValues].
+//   - Sealed values are bound to the id of their record, so that a writer cannot move
+//     one to another [TestRecordsAreBoundToTheirIDs]. He can still delete records,
+//     restore older ones, and change what is not sealed, such as an amount; an
+//     approval with a passkey does not fit a changed one any more [TestVerify].
+//   - Keys are rotated with the service running [TestReseal].
+//
+// A reader of logs, metrics, traces and the operator's pages finds no secret: types
+// that hold one redact themselves and errors hold none [TestNothingLeaks,
+// TestSecretsRedactThemselves, TestLogsHoldNoRequestData]; whoever writes to them
+// from outside writes no line of his own [TestRequestID, TestLogInjection].
+//
+// Out of scope: a compromised relay host or process memory, a compromised issuer,
+// identity provider or merchant secret, a malicious operator, malware on the
+// cardholder's own device, denial of service by volume, traffic analysis (sealed
+// values show their length), quantum adversaries. A network that can withhold the
+// issuer's webhook of a payment without a code can post it first under another type,
+// and the real one is a duplicate then: it could as well have withheld it for good.
 //
 // # Known weaknesses of the issuer's envelope
 //
