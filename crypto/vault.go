@@ -99,6 +99,13 @@ func (v *Vault) Open(sealed []byte, id string) ([]byte, error) {
 	return nil, ErrSealed
 }
 
+// Keys is how many keys there are.
+func (v *Vault) Keys() int { return len(v.keys) }
+
+// Mark is what everything begins with that the first key has sealed: version and
+// key id, which are no secrets. What begins otherwise is under another key.
+func (v *Vault) Mark() string { return string(v.keys[0].header) }
+
 // additional binds a record to its header and id. The header has a fixed length,
 // so the two cannot run into each other.
 func (k *storageKey) additional(id string) []byte {

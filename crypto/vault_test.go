@@ -94,6 +94,20 @@ func TestStorageAndRootKeysMustHave32Bytes(t *testing.T) {
 	}
 }
 
+// TestVaultMark: what the first key has sealed is told from what another has, without
+// opening it.
+func TestVaultMark(t *testing.T) {
+	t.Parallel()
+	old, rotated := vault(t, rootKey), vault(t, otherKey, rootKey)
+	if old.Keys() != 1 || rotated.Keys() != 2 {
+		t.Errorf("%d and %d keys", old.Keys(), rotated.Keys())
+	}
+	before, after := old.Seal(payload400, "evt_1"), rotated.Seal(payload400, "evt_1")
+	if !bytes.HasPrefix(before, []byte(old.Mark())) || bytes.HasPrefix(before, []byte(rotated.Mark())) || !bytes.HasPrefix(after, []byte(rotated.Mark())) {
+		t.Errorf("sealed as %x and %x, the marks are %x and %x", before[:5], after[:5], old.Mark(), rotated.Mark())
+	}
+}
+
 func FuzzVault(f *testing.F) {
 	f.Add([]byte(`{"otp":"045435"}`), "evt_1", "evt_2", uint16(0), uint8(1))
 	f.Add([]byte{}, "", "x", uint16(1), uint8(2))

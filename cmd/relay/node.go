@@ -184,6 +184,7 @@ func (n *node) startWork(ctx context.Context) {
 	n.work.Go(func() { n.worker.Run(ctx, grace) })
 	n.work.Go(func() { n.service.Sample(ctx, n.metrics) })
 	n.work.Go(func() { n.watchRedis(ctx) })
+	n.work.Go(func() { n.store.KeepSealed(ctx) })
 }
 
 // How often Redis is looked at: whether it answers, and how it is set up.

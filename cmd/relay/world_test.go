@@ -70,12 +70,7 @@ func newWorld(t *testing.T) *world {
 		t: t, redis: redistest.Start(t, "--appendfsync", "always"), issuer: sim.NewIssuer("acme", []byte(merchantSecret), merchantID),
 		push: sim.NewPushService(public), downstream: sim.NewDownstream(webhookSecret), logs: &syncBuffer{},
 	}
-	serve := func(h http.Handler) string {
-		s := httptest.NewServer(h)
-		t.Cleanup(s.Close)
-		return s.URL
-	}
-	w.pushURL = serve(w.push)
+	w.pushURL = w.serve(w.push)
 	w.yaml = fmt.Sprintf(`
 server: {listen: "127.0.0.1:0", admin_listen: "127.0.0.1:0", public_url: "http://localhost", shutdown_timeout: 5s}
 redis: {url: %q}
@@ -101,10 +96,17 @@ forward:
   targets:
     - {name: core, url: %q, events: ["*", "relay.*"], secrets: [%q]}
 log: {level: debug}
-`, w.redis.URL, base64.StdEncoding.EncodeToString(crypto.GenerateKey()), merchantSecret, serve(w.issuer), merchantID, jwtSecret,
-		public, private, serve(w.downstream)+"/hook", webhookSecret)
+`, w.redis.URL, base64.StdEncoding.EncodeToString(crypto.GenerateKey()), merchantSecret, w.serve(w.issuer), merchantID, jwtSecret,
+		public, private, w.serve(w.downstream)+"/hook", webhookSecret)
 	t.Cleanup(w.noSecretsInLogs)
 	return w
+}
+
+// serve runs a handler until the test ends.
+func (w *world) serve(h http.Handler) string {
+	s := httptest.NewServer(h)
+	w.t.Cleanup(s.Close)
+	return s.URL
 }
 
 func (w *world) config() *configs.Config {

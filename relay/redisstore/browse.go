@@ -85,12 +85,11 @@ func (s *Store) events(ctx context.Context, items []item) (map[string]relay.Even
 			continue
 		}
 		e, err := s.decodeEvent(id, raw[i])
-		switch {
-		case errors.Is(err, relay.ErrNewer):
-			s.Log.Warn("a list lacks an event that a newer version wrote", "event_id", id, "error", err)
-		case err != nil:
+		lacks, err := s.lacks(id, err)
+		if err != nil {
 			return nil, err
-		default:
+		}
+		if !lacks {
 			found[id] = e
 		}
 	}

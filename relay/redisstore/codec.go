@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"approvalrelay/crypto"
 	"approvalrelay/relay"
 )
 
@@ -57,6 +58,21 @@ func mustJSON(v any) []byte {
 		panic(fmt.Sprintf("encode %T: %v", v, err))
 	}
 	return append(strconv.AppendInt(nil, recordVersion, 10), b...)
+}
+
+// lacks tells whether a list must do without a record because of an error in reading
+// it. No list shows what is sealed, so that one that cannot be opened is in it all the
+// same; whatever acts on it reads it again, and fails.
+func (s *Store) lacks(id string, err error) (bool, error) {
+	switch {
+	case errors.Is(err, relay.ErrNewer):
+		s.Log.Warn("a list lacks a record that a newer version wrote", "id", id, "error", err)
+		return true, nil
+	case errors.Is(err, crypto.ErrSealed):
+		s.Log.Error("a record is listed that cannot be opened", "id", id, "error", err)
+		return false, nil
+	}
+	return err != nil, err
 }
 
 // parse decodes what mustJSON made.
@@ -129,7 +145,7 @@ func (s *Store) decodeChallenge(id, raw string) (relay.Challenge, error) {
 	}
 	secret, err := s.decodeBody(id, []byte(rest), &stored)
 	if err != nil {
-		return stored.Challenge, fmt.Errorf("challenge %s: %w", id, err)
+		err = fmt.Errorf("challenge %s: %w", id, err)
 	}
 	at := func(ms int64) time.Time {
 		if ms == 0 {
@@ -141,7 +157,7 @@ func (s *Store) decodeChallenge(id, raw string) (relay.Challenge, error) {
 	c.OccurredAt, c.ExpiresAt, c.RevealedAt, c.EndedAt = at(stored.OccurredAt), at(stored.ExpiresAt), at(stored.RevealedAt), at(stored.EndedAt)
 	c.Secret = secret
 	c.ID, c.CreatedAt, c.Version, c.UserID = id, relay.TimeOf(id), n, user
-	return c, nil
+	return c, err
 }
 
 func (s *Store) encodeEvent(e relay.Event) []byte { return s.body(e.ID, e, e.Secret) }
@@ -150,10 +166,10 @@ func (s *Store) decodeEvent(id, raw string) (relay.Event, error) {
 	var e relay.Event
 	sec, err := s.decodeBody(id, []byte(raw), &e)
 	if err != nil {
-		return e, fmt.Errorf("event %s: %w", id, err)
+		err = fmt.Errorf("event %s: %w", id, err)
 	}
 	e.ID, e.ReceivedAt, e.Secret = id, relay.TimeOf(id), sec
-	return e, nil
+	return e, err
 }
 
 // sealedDelivery is a delivery's JSON; only a lock has a sealed part.

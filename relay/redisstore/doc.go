@@ -7,7 +7,8 @@
 // hash tag, so each script stays in one slot of a cluster. What is owed survives
 // this process: it is a stream entry, or a member of the sorted set of what is
 // due later, until a settlement removes it. Event bodies, codes and subscription
-// keys are sealed (crypto.Vault) with their record's id.
+// keys are sealed (crypto.Vault) with their record's id; what an older key has sealed
+// is sealed again under the first one in the background (reseal.go).
 //
 // Everything has a bounded life: records, duplicate memory and indexes by TTL or
 // trimming; card owners, devices and dead letters by count.
@@ -48,5 +49,6 @@
 //	prefix:takeover:NODE          lock, tab, who takes over from a dead node
 //	prefix:sample:SECONDS         hash: what all nodes counted in ten seconds
 //	prefix:parked                 hash: target, reason
+//	prefix:reseal:MARK:N          whose turn it is to seal again under the first of N keys; then how many records were left
 //	prefix:changes                channel: merchant, tab, user, tab, challenge
 package redisstore

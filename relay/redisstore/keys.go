@@ -11,6 +11,11 @@ import (
 
 const group = "relay"
 
+const (
+	devicesName  = "devices:"
+	passkeysName = "passkeys:"
+)
+
 // keys names every key; see the package documentation.
 type keys struct{ prefix string }
 
@@ -30,16 +35,14 @@ func (k keys) ended(p int, h relay.Holder, user string) string {
 	return k.tag(p) + "ended:" + holder(h) + ":" + user
 }
 
-func (k keys) due(p int) string                   { return k.tag(p) + "due" }
-func (k keys) dead(p int) string                  { return k.tag(p) + "dead" }
-func (k keys) owed(p int) string                  { return k.tag(p) + "owed" }
-func (k keys) laneBase(p int) string              { return k.tag(p) + "q:" }
-func (k keys) lane(p int, l relay.Lane) string    { return k.laneBase(p) + string(l) }
-func (k keys) devices(p int, u relay.User) string { return k.tag(p) + "devices:" + userHolder(u) }
-func (k keys) passkeys(p int, u relay.User) string {
-	return k.tag(p) + "passkeys:" + userHolder(u)
-}
-func (k keys) cards(p int, u relay.User) string { return k.tag(p) + "cards:" + userHolder(u) }
+func (k keys) due(p int) string                    { return k.tag(p) + "due" }
+func (k keys) dead(p int) string                   { return k.tag(p) + "dead" }
+func (k keys) owed(p int) string                   { return k.tag(p) + "owed" }
+func (k keys) laneBase(p int) string               { return k.tag(p) + "q:" }
+func (k keys) lane(p int, l relay.Lane) string     { return k.laneBase(p) + string(l) }
+func (k keys) devices(p int, u relay.User) string  { return k.tag(p) + devicesName + userHolder(u) }
+func (k keys) passkeys(p int, u relay.User) string { return k.tag(p) + passkeysName + userHolder(u) }
+func (k keys) cards(p int, u relay.User) string    { return k.tag(p) + "cards:" + userHolder(u) }
 func (k keys) endpoint(p int, fingerprint []byte) string {
 	return k.tag(p) + "endpoint:" + base64.RawURLEncoding.EncodeToString(fingerprint[:16])
 }
@@ -49,6 +52,12 @@ func (k keys) nodes() string               { return k.prefix + ":nodes" }
 func (k keys) takeover(node string) string { return k.prefix + ":takeover:" + node }
 func (k keys) parked() string              { return k.prefix + ":parked" }
 func (k keys) changes() string             { return k.prefix + ":changes" }
+
+// reseal has the mark of the first storage key and the number of keys in its name:
+// when these change, a pass begins at once.
+func (k keys) reseal(mark string, n int) string {
+	return fmt.Sprintf("%s:reseal:%x:%d", k.prefix, mark, n)
+}
 
 func holder(h relay.Holder) string {
 	if h.CardID != "" {

@@ -93,14 +93,13 @@ func (s *Store) challenges(ctx context.Context, ids []string) ([]relay.Challenge
 			continue
 		}
 		c, err := s.decodeChallenge(id, raw[i])
-		if errors.Is(err, relay.ErrNewer) {
-			s.Log.Warn("a list lacks a challenge that a newer version wrote", "challenge_id", id, "error", err)
-			continue
-		}
+		lacks, err := s.lacks(id, err)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, c)
+		if !lacks {
+			list = append(list, c)
+		}
 	}
 	return list, nil
 }

@@ -19,13 +19,13 @@ func (s *Store) measure(r prometheus.Registerer) {
 		Name: "relay_redis_call_duration_seconds", Help: "Round trips to Redis, by script, command or pipeline.",
 		Buckets: prometheus.ExponentialBucketsRange(0.0001, 2, 12),
 	}, []string{"command"})}
-	r.MustRegister(m.calls)
+	r.MustRegister(m.calls, s.resealed, s.underOlder)
 	s.rdb.AddHook(m)
 }
 
 var scriptNames = map[string]string{
 	arriveScript.Hash(): "arrive", commitScript.Hash(): "commit", dueScript.Hash(): "due", retireScript.Hash(): "retire",
-	unlistScript.Hash(): "unlist", forgetScript.Hash(): "forget", assignScript.Hash(): "assign",
+	unlistScript.Hash(): "unlist", forgetScript.Hash(): "forget", assignScript.Hash(): "assign", resealScript.Hash(): "reseal",
 }
 
 // nameOf is one of few: a script's own name, or the command's.

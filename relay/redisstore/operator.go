@@ -27,19 +27,18 @@ func (s *Store) DeadLetters(ctx context.Context, partition, limit int) ([]relay.
 		return nil, err
 	}
 	list := make([]relay.Delivery, 0, len(ids))
-	for _, r := range raw {
+	for i, r := range raw {
 		if r == "" {
 			continue
 		}
 		d, err := s.decodeDelivery(r)
-		if errors.Is(err, relay.ErrNewer) {
-			s.Log.Warn("the dead letters lack one that a newer version wrote", "partition", partition, "error", err)
-			continue
-		}
+		lacks, err := s.lacks(ids[i], err)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, d)
+		if !lacks {
+			list = append(list, d)
+		}
 	}
 	return list, nil
 }

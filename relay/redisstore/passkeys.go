@@ -36,7 +36,7 @@ func (s *Store) SavePasskeys(ctx context.Context, p relay.Passkeys, owe ...relay
 }
 
 // passkeysID binds the sealed record to its user; a user's devices have another.
-func passkeysID(u relay.User) string { return "passkeys:" + userHolder(u) }
+func passkeysID(u relay.User) string { return passkeysName + userHolder(u) }
 
 // Passkeys of a user.
 func (s *Store) Passkeys(ctx context.Context, u relay.User) (relay.Passkeys, error) {

@@ -2,7 +2,6 @@ package redisstore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -122,14 +121,13 @@ func (s *Store) Attempted(ctx context.Context, ids []string) (map[string]relay.D
 			continue
 		}
 		d, err := s.decodeDelivery(r)
-		if errors.Is(err, relay.ErrNewer) {
-			s.Log.Warn("a list lacks a delivery that a newer version wrote", "delivery_id", ids[i], "error", err)
-			continue
-		}
+		lacks, err := s.lacks(ids[i], err)
 		if err != nil {
 			return nil, err
 		}
-		found[d.ID] = d
+		if !lacks {
+			found[d.ID] = d
+		}
 	}
 	return found, nil
 }

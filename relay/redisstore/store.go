@@ -30,6 +30,8 @@ var (
 	forgetLua string
 	//go:embed scripts/assign.lua
 	assignLua string
+	//go:embed scripts/reseal.lua
+	resealLua string
 
 	arriveScript = redis.NewScript(arriveLua)
 	commitScript = redis.NewScript(commitLua)
@@ -38,6 +40,7 @@ var (
 	unlistScript = redis.NewScript(unlistLua)
 	forgetScript = redis.NewScript(forgetLua)
 	assignScript = redis.NewScript(assignLua)
+	resealScript = redis.NewScript(resealLua)
 )
 
 // Options of a store.
@@ -70,6 +73,9 @@ type Store struct {
 	clock   clock
 	heart   heart
 	stop    func()
+
+	resealed   prometheus.Counter
+	underOlder prometheus.Gauge
 }
 
 var (
@@ -84,7 +90,13 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{Options: o, keys: keys{o.Prefix}, rdb: rdb, readers: readers, vault: o.Vault, stop: stop}
+	s := &Store{Options: o, keys: keys{o.Prefix}, rdb: rdb, readers: readers, vault: o.Vault, stop: stop,
+		resealed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "relay_resealed_records_total", Help: "Records that were sealed again under the first of storage.keys.",
+		}),
+		underOlder: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "relay_older_key_records", Help: "Records that the last pass left under another key than the first of storage.keys; 0 as well while there is but one key.",
+		})}
 	if o.Metrics != nil {
 		s.measure(o.Metrics)
 	}
