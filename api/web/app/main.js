@@ -204,15 +204,12 @@ function notice(text) {
 }
 
 // ended tidies up after a challenge that needs nobody any more: this device
-// gets no push about what was answered on it. What the worker says about an
-// answer that was given on a notification stays.
+// gets no push about what was answered on it, so that the worker takes its
+// question away.
 async function ended(id) {
   closeReport(id);
   const registration = await navigator.serviceWorker?.getRegistration();
-  const notifications = await registration?.getNotifications?.({ tag: id });
-  for (const notification of notifications ?? []) {
-    if (notification.data?.challenge?.status === 'pending') notification.close();
-  }
+  registration?.active?.postMessage({ type: 'ended', id });
 }
 
 // calls is what each button asks of the relay.
