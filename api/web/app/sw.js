@@ -70,8 +70,10 @@ self.addEventListener('push', (event) => {
 self.addEventListener('notificationclick', (event) => {
   const { notification, action } = event;
   notification.close();
-  const answers = action === 'approve' || action === 'reject';
-  event.waitUntil(answers ? decide(notification, action) : open(notification.data?.navigate));
+  const { challenge, navigate } = notification.data ?? {};
+  // A worker cannot ask for a passkey.
+  const answers = action === 'reject' || (action === 'approve' && !challenge.step_up);
+  event.waitUntil(answers ? decide(notification, action) : open(navigate));
 });
 
 self.addEventListener('message', (event) => {
