@@ -121,6 +121,9 @@ func algorithmOf(key any) (string, bool) {
 type identity struct {
 	User    relay.User
 	Expires time.Time // of a JWT
+	// AuthTime is when the user last proved who he is (OpenID Connect Core, section
+	// 2): zero if the token does not say so in a way that can be believed.
+	AuthTime time.Time
 	// Of an action token: the one challenge it is good for, and the subscription
 	// it was sent to.
 	Challenge, Subscription string
@@ -160,7 +163,26 @@ func (a *Auth) verify(ctx context.Context, token string) (identity, error) {
 	if err != nil || expires == nil || !validUser(user) || merchant == "" {
 		return identity{}, errUnauthorized
 	}
-	return identity{User: relay.User{Merchant: merchant, ID: user}, Expires: expires.Time}, nil
+	id := identity{User: relay.User{Merchant: merchant, ID: user}, Expires: expires.Time}
+	if at, ok := numericDate(claims["auth_time"]); ok && !at.After(a.now().Add(a.leeway)) {
+		id.AuthTime = at
+	}
+	return id, nil
+}
+
+// endOfTime is the first second after the year 9999, which no date of ours can
+// name.
+const endOfTime = 253402300800
+
+// numericDate reads a NumericDate (RFC 7519, section 2) to the second. Numbers that
+// are no sensible date are none: what a float becomes that no integer can hold
+// depends on the machine.
+func numericDate(claim any) (time.Time, bool) {
+	seconds, ok := claim.(float64)
+	if !ok || seconds <= 0 || seconds >= endOfTime {
+		return time.Time{}, false
+	}
+	return time.Unix(int64(seconds), 0), true
 }
 
 // until is how long an identity's stream may go on: to the token's expiry, or to

@@ -205,6 +205,30 @@ func TestGoodTokens(t *testing.T) {
 	}
 }
 
+// TestAuthTime: a sign-in is as old as the token says, and of an unknown age if it
+// says something else.
+func TestAuthTime(t *testing.T) {
+	t.Parallel()
+	a := newAuth(t, withSecret)
+	for _, c := range []struct {
+		claim any
+		want  int64 // 0: unknown
+	}{
+		{testClock.Unix(), testClock.Unix()},
+		{float64(testClock.Unix()) - 0.5, testClock.Unix() - 1},
+		{1, 1},
+		{testClock.Add(30 * time.Second).Unix(), testClock.Add(30 * time.Second).Unix()},
+		{testClock.Add(31 * time.Second).Unix(), 0},
+		{nil, 0}, {0, 0}, {-1, 0}, {"1772366400", 0}, {true, 0}, {[]int{1}, 0}, {1e300, 0}, {-1e300, 0}, {json.RawMessage("null"), 0},
+	} {
+		id, err := a.verify(t.Context(), sign(t, jwt.SigningMethodHS256, []byte(testSecret), nil, goodClaims(testClock, jwt.MapClaims{"auth_time": c.claim})))
+		must(t, err)
+		if want := c.want; id.AuthTime.IsZero() != (want == 0) || want != 0 && id.AuthTime.Unix() != want {
+			t.Errorf("%v: %s", c.claim, id.AuthTime)
+		}
+	}
+}
+
 // TestAlgorithmConfusion: a key is good for the one algorithm of its type.
 func TestAlgorithmConfusion(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"net/http"
 	"strings"
 	"unicode"
@@ -55,12 +56,21 @@ func (s *Server) getChallenge(c *gin.Context, id identity) error {
 
 func (s *Server) approve(c *gin.Context, id identity) error {
 	var body struct {
-		Shown *relay.Shown `json:"shown"`
+		Shown   *relay.Shown    `json:"shown"`
+		Passkey json.RawMessage `json:"passkey"`
 	}
 	if err := decode(c, &body); err != nil {
 		return err
 	}
-	return s.decide(c, id, relay.Decision{Action: relay.Approve, Shown: body.Shown})
+	d := relay.Decision{Action: relay.Approve, Shown: body.Shown}
+	if len(body.Passkey) > 0 {
+		proof, err := s.service.ProveStepUp(c.Request.Context(), id.User, c.Param("id"), body.Passkey)
+		if err != nil {
+			return err
+		}
+		d.Proof = proof
+	}
+	return s.decide(c, id, d)
 }
 
 func (s *Server) reject(c *gin.Context, id identity) error {

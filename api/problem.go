@@ -20,6 +20,7 @@ import (
 // The codes that the domain does not know.
 const (
 	codeUnauthorized     relay.Code = "unauthorized"
+	codeRecentLogin      relay.Code = "recent_login_required"
 	codeForbidden        relay.Code = "forbidden"
 	codeRateLimited      relay.Code = "rate_limited"
 	codeTooLarge         relay.Code = "too_large"
@@ -42,8 +43,13 @@ var statuses = map[relay.Code]int{
 	relay.CodeNotConfigured:  http.StatusNotFound,
 	relay.CodeUnknown:        http.StatusNotFound,
 	relay.CodeUnavailable:    http.StatusServiceUnavailable,
+	relay.CodeStepUpRequired: http.StatusForbidden,
+	relay.CodeStepUpFailed:   http.StatusForbidden,
+	relay.CodeStepUpBlocked:  http.StatusConflict,
+	relay.CodeNoPasskey:      http.StatusConflict,
 
 	codeUnauthorized:     http.StatusUnauthorized,
+	codeRecentLogin:      http.StatusUnauthorized,
 	codeForbidden:        http.StatusForbidden,
 	codeRateLimited:      http.StatusTooManyRequests,
 	codeTooLarge:         http.StatusRequestEntityTooLarge,
@@ -134,8 +140,11 @@ func writeProblem(w http.ResponseWriter, r *relay.Refusal, status int) {
 	h := w.Header()
 	switch status {
 	case http.StatusUnauthorized:
-		if r.Code == codeUnauthorized {
+		switch r.Code {
+		case codeUnauthorized:
 			h.Set("WWW-Authenticate", "Bearer")
+		case codeRecentLogin:
+			h.Set("WWW-Authenticate", insufficient)
 		}
 	case http.StatusServiceUnavailable:
 		setRetryAfter(h, retryUnavailable)

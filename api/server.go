@@ -72,6 +72,7 @@ type Server struct {
 	ready      func(context.Context) error
 
 	openapi   []byte
+	related   []byte // /.well-known/webauthn; nil: there is none
 	keepAlive time.Duration
 	closing   chan struct{}
 	shutdown  func()
@@ -127,6 +128,11 @@ func New(o Options) (*Server, error) {
 	if len(o.AdminToken) > 0 {
 		sum := sha256.Sum256(o.AdminToken)
 		s.adminToken = &sum
+	}
+	if p := o.Service.StepUp.Party; p != nil {
+		if s.related, err = p.RelatedOrigins(); err != nil {
+			return nil, fmt.Errorf("api: %w", err)
+		}
 	}
 	if s.ready == nil {
 		s.ready = o.Service.Ready
@@ -194,6 +200,9 @@ func (s *Server) engine(proxies []netip.Prefix) (*gin.Engine, error) {
 func (s *Server) routePublic(e *gin.Engine) {
 	e.POST("/webhooks/:merchant", within(webhookTime), s.do(s.webhook))
 	e.GET("/openapi.json", s.document)
+	if s.related != nil {
+		e.GET("/.well-known/webauthn", func(c *gin.Context) { c.Data(http.StatusOK, "application/json", s.related) })
+	}
 
 	v1 := e.Group("/v1", within(callTime))
 	v1.GET("/challenges", s.user(s.listChallenges))
@@ -202,6 +211,11 @@ func (s *Server) routePublic(e *gin.Engine) {
 	v1.POST("/challenges/:id/reject", s.device(s.reject))
 	v1.POST("/challenges/:id/reveal", s.device(s.reveal))
 	v1.POST("/challenges/:id/done", s.device(s.done))
+	v1.POST("/challenges/:id/step-up", s.device(s.stepUp))
+	v1.GET("/passkeys", s.user(s.listPasskeys))
+	v1.POST("/passkeys/options", s.recent(s.enrolPasskey))
+	v1.POST("/passkeys", s.recent(s.addPasskey))
+	v1.DELETE("/passkeys/:id", s.recent(s.removePasskey))
 	v1.GET("/push/key", s.do(s.pushKey))
 	v1.POST("/push/subscriptions", s.user(s.subscribe))
 	v1.GET("/push/subscriptions", s.user(s.listSubscriptions))
@@ -245,6 +259,9 @@ func (s *Server) routeAdmin(e *gin.Engine) {
 	ops.GET("/merchants/:merchant/users/:user/subscriptions", s.do(s.userDevices))
 	ops.DELETE("/merchants/:merchant/users/:user/subscriptions", s.do(s.forgetDevices))
 	ops.DELETE("/merchants/:merchant/users/:user/subscriptions/:id", s.do(s.forgetDevice))
+	ops.GET("/merchants/:merchant/users/:user/passkeys", s.do(s.userPasskeys))
+	ops.DELETE("/merchants/:merchant/users/:user/passkeys", s.do(s.forgetPasskey))
+	ops.DELETE("/merchants/:merchant/users/:user/passkeys/:id", s.do(s.forgetPasskey))
 	ops.GET("/merchants/:merchant/users/:user/cards", s.do(s.userCards))
 	ops.GET("/challenges", s.do(s.listAllChallenges))
 	ops.GET("/challenges/:id", s.do(s.operatorChallenge))

@@ -3,10 +3,7 @@ package api
 import (
 	"net/http"
 	"regexp"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
 
@@ -74,8 +71,8 @@ func (s *Server) subscribe(c *gin.Context, id identity) error {
 	if err := decodeLoosely(c, &body); err != nil {
 		return err
 	}
-	if utf8.RuneCountInString(body.Label) > maxLabel || strings.ContainsFunc(body.Label, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return relay.Invalid("label", "It must be at most 100 printable characters.")
+	if !validLabel(body.Label) {
+		return errLabel
 	}
 	if body.Lang != "" {
 		if len(body.Lang) > maxLang || !languageTag.MatchString(body.Lang) {

@@ -47,8 +47,8 @@ func (c *Config) setDefaults() {
 	const days3 = 72 * time.Hour
 	c.Retention = Retention{Challenges: days3, Events: days3, Deliveries: days3, Duplicates: days3}
 	c.Auth = Auth{
-		RateLimit: RateLimit{PerSecond: 10, Burst: 100},
-		JWT:       JWT{UserClaim: "sub", Leeway: 30 * time.Second},
+		RateLimit: RateLimit{PerSecond: 10, Burst: 100}, StepUp: "none",
+		JWT: JWT{UserClaim: "sub", Leeway: 30 * time.Second},
 	}
 	c.Push = Push{
 		Privacy: "full", ActionToken: true, MaxSubscriptionsPerUser: 10,
@@ -221,8 +221,14 @@ type Retention struct {
 // Auth is how cardholders prove who they are.
 type Auth struct {
 	RateLimit RateLimit `yaml:"rate_limit"` // per user
+	StepUp    string    `yaml:"step_up"`    // none | passkey
+	Above     string    `yaml:"above"`      // "30.00 EUR"; "": everything needs the step-up
+	AboveThis Money     `yaml:"-"`          // read from Above
 	JWT       JWT       `yaml:"jwt"`
 }
+
+// Money is an amount as a decimal, and an ISO 4217 code.
+type Money struct{ Amount, Currency string }
 
 // JWT says which tokens are good. Exactly one of HS256Secret, PublicKey and
 // JWKSURL is set.

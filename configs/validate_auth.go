@@ -12,8 +12,11 @@ import (
 	"encoding/pem"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
+
+	"github.com/bojanz/currency"
 )
 
 func (c *checker) auth() {
@@ -25,6 +28,8 @@ func (c *checker) auth() {
 	c.require(j.MerchantClaim != "" || len(c.cfg.Merchants) < 2, "auth.jwt.merchant_claim", "missing, and there are several merchants",
 		"the claim that names the user's merchant")
 	c.require(0 <= j.Leeway && j.Leeway <= 5*time.Minute, "auth.jwt.leeway", "out of range", "0 to 5m")
+
+	c.stepUp()
 
 	given := 0
 	for key, set := range map[string]bool{
@@ -46,6 +51,33 @@ func (c *checker) auth() {
 	if j.PublicKeyFile != "" {
 		j.PublicKey = c.publicKey("auth.jwt.public_key_file", j.PublicKeyFile)
 	}
+}
+
+var money = regexp.MustCompile(`^([0-9]{1,20}(?:\.[0-9]{1,10})?) ([A-Z]{3})$`)
+
+// stepUp: browsers bind a passkey to the host of a secure page.
+func (c *checker) stepUp() {
+	a := &c.cfg.Auth
+	c.oneOf("auth.step_up", a.StepUp, "none", "passkey")
+	if a.Above != "" {
+		m := money.FindStringSubmatch(a.Above)
+		c.require(m != nil && currency.IsValid(m[2]), "auth.above", "not an amount of money", `a decimal and an ISO 4217 code, such as "30.00 EUR"`)
+		if m != nil {
+			a.AboveThis = Money{m[1], m[2]}
+		}
+		c.require(a.StepUp == "passkey", "auth.above", "set, but auth.step_up is none", "auth.step_up: passkey")
+	}
+	if a.StepUp != "passkey" {
+		return
+	}
+	u, err := url.Parse(c.cfg.Server.PublicURL)
+	if err != nil || u.Host == "" || c.broken("server.public_url") {
+		c.require(c.cfg.Server.PublicURL != "", "server.public_url", "missing, and auth.step_up is passkey", "the https address that browsers reach the relay at")
+		return
+	}
+	_, err = netip.ParseAddr(u.Hostname())
+	c.require(err != nil && (u.Scheme == "https" || u.Hostname() == "localhost"), "server.public_url", "passkeys do not work at it (auth.step_up)",
+		"https and a host name; http only with localhost")
 }
 
 // publicKey reads a PEM file: SubjectPublicKeyInfo or PKCS #1.

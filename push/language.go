@@ -7,7 +7,7 @@ type texts struct {
 	approve, confirm, codeFor, confirmCardFor                 string // with %s
 	code, approvePayment, confirmPayment, confirmCard         string
 	approved, rejected, expired, completed, cancelled, failed string
-	answered, open, card                                      string
+	answered, open, card, blocked                             string
 	activationTitle, activationBody, testTitle, testBody      string
 }
 
@@ -19,7 +19,7 @@ var languages = map[string]texts{
 		approve: "Approve %s?", confirm: "Confirm %s", codeFor: "Your code for %s is ready", confirmCardFor: "Confirm your card for %s",
 		code: "Your code is ready", approvePayment: "Payment approval needed", confirmPayment: "Payment confirmation needed", confirmCard: "Card confirmation needed",
 		approved: "Approved", rejected: "Rejected", expired: "Expired", completed: "Completed", cancelled: "Cancelled", failed: "Could not be confirmed",
-		answered: "Already answered", open: "Open to see it", card: "card",
+		answered: "Already answered", open: "Open to see it", card: "card", blocked: "Approving is blocked: the passkey failed 5 times",
 		activationTitle: "Notifications are on", activationBody: "Payment approvals will appear on this device",
 		testTitle: "Test notification", testBody: "Notifications work on this device",
 	},
@@ -27,7 +27,7 @@ var languages = map[string]texts{
 		approve: "%s freigeben?", confirm: "%s bestätigen", codeFor: "Ihr Code für %s ist da", confirmCardFor: "Karte für %s bestätigen",
 		code: "Ihr Code ist da", approvePayment: "Zahlungsfreigabe erforderlich", confirmPayment: "Zahlungsbestätigung erforderlich", confirmCard: "Kartenbestätigung erforderlich",
 		approved: "Freigegeben", rejected: "Abgelehnt", expired: "Abgelaufen", completed: "Abgeschlossen", cancelled: "Zurückgezogen", failed: "Konnte nicht bestätigt werden",
-		answered: "Bereits beantwortet", open: "Zum Ansehen öffnen", card: "Karte",
+		answered: "Bereits beantwortet", open: "Zum Ansehen öffnen", card: "Karte", blocked: "Freigabe gesperrt: Der Passkey wurde 5-mal abgelehnt",
 		activationTitle: "Mitteilungen sind aktiviert", activationBody: "Zahlungsfreigaben erscheinen auf diesem Gerät",
 		testTitle: "Testmitteilung", testBody: "Mitteilungen funktionieren auf diesem Gerät",
 	},
@@ -35,7 +35,7 @@ var languages = map[string]texts{
 		approve: "Approuver %s ?", confirm: "Confirmer %s", codeFor: "Votre code pour %s est prêt", confirmCardFor: "Confirmez votre carte pour %s",
 		code: "Votre code est prêt", approvePayment: "Paiement à approuver", confirmPayment: "Paiement à confirmer", confirmCard: "Carte à confirmer",
 		approved: "Approuvé", rejected: "Refusé", expired: "Expiré", completed: "Terminé", cancelled: "Annulé", failed: "Confirmation impossible",
-		answered: "Réponse déjà donnée", open: "Ouvrez pour voir", card: "carte",
+		answered: "Réponse déjà donnée", open: "Ouvrez pour voir", card: "carte", blocked: "Approbation bloquée : la clé d’accès a échoué 5 fois",
 		activationTitle: "Les notifications sont activées", activationBody: "Les paiements à approuver s’afficheront sur cet appareil",
 		testTitle: "Notification de test", testBody: "Les notifications fonctionnent sur cet appareil",
 	},
@@ -43,7 +43,7 @@ var languages = map[string]texts{
 		approve: "¿Aprobar %s?", confirm: "Confirmar %s", codeFor: "Su código para %s está listo", confirmCardFor: "Confirme su tarjeta para %s",
 		code: "Su código está listo", approvePayment: "Pago por aprobar", confirmPayment: "Pago por confirmar", confirmCard: "Tarjeta por confirmar",
 		approved: "Aprobado", rejected: "Rechazado", expired: "Caducado", completed: "Completado", cancelled: "Cancelado", failed: "No se pudo confirmar",
-		answered: "Ya se respondió", open: "Abra para verlo", card: "tarjeta",
+		answered: "Ya se respondió", open: "Abra para verlo", card: "tarjeta", blocked: "Aprobación bloqueada: la clave de acceso falló 5 veces",
 		activationTitle: "Las notificaciones están activadas", activationBody: "Los pagos por aprobar aparecerán en este dispositivo",
 		testTitle: "Notificación de prueba", testBody: "Las notificaciones funcionan en este dispositivo",
 	},
@@ -51,7 +51,7 @@ var languages = map[string]texts{
 		approve: "批准 %s？", confirm: "确认 %s", codeFor: "%s 的验证码已就绪", confirmCardFor: "请为 %s 确认您的银行卡",
 		code: "验证码已就绪", approvePayment: "有付款待批准", confirmPayment: "有付款待确认", confirmCard: "有银行卡待确认",
 		approved: "已批准", rejected: "已拒绝", expired: "已过期", completed: "已完成", cancelled: "已取消", failed: "未能确认",
-		answered: "已答复", open: "打开查看", card: "银行卡",
+		answered: "已答复", open: "打开查看", card: "银行卡", blocked: "已停止批准：通行密钥验证失败 5 次",
 		activationTitle: "通知已开启", activationBody: "付款批准请求将显示在此设备上",
 		testTitle: "测试通知", testBody: "此设备可以收到通知",
 	},

@@ -18,6 +18,7 @@ type Phase int
 const (
 	Announce Phase = iota // the challenge waits for the cardholder
 	Ended                 // it no longer does: replaces the announcement, silently
+	Blocked               // it can only be rejected: the passkey failed too often
 )
 
 // Notice is what a device is told about one challenge. Its texts may come from
@@ -35,6 +36,7 @@ type Notice struct {
 	Last4       string
 	Wallet      string
 	ExpiresAt   time.Time
+	StepUp      bool   // approving needs a passkey, which a worker cannot ask for
 	ActionToken string // empty: not sent; never sent when Ended
 	OTP         string // empty: not sent; never sent when Ended, never in the visible text
 	PublicURL   string
@@ -68,6 +70,7 @@ type challenge struct {
 	Method      string `json:"method"`
 	Status      string `json:"status"`
 	ExpiresAt   string `json:"expires_at,omitempty"`
+	StepUp      string `json:"step_up,omitempty"` // passkey, or blocked: the worker must not approve
 	ActionToken string `json:"action_token,omitempty"`
 	OTP         string `json:"otp,omitempty"`
 }
@@ -97,8 +100,14 @@ func (n Notice) Payload(apple bool) []byte {
 	if !n.ExpiresAt.IsZero() {
 		c.ExpiresAt = n.ExpiresAt.UTC().Format(time.RFC3339)
 	}
-	if n.Phase == Announce {
+	if n.Phase != Ended {
 		c.ActionToken, c.OTP = n.ActionToken, n.OTP
+	}
+	switch {
+	case n.Phase == Blocked:
+		c.StepUp = "blocked"
+	case n.StepUp && n.Phase == Announce:
+		c.StepUp = "passkey"
 	}
 	title, text := n.text()
 	b := body{parts: parts{Challenge: &c}, Notification: notification{

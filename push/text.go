@@ -11,6 +11,10 @@ import (
 func (n Notice) text() (title, body string) {
 	t, payee := textsFor(n.Lang), clean(n.Payee, 80)
 	switch {
+	case n.Phase == Blocked && n.Minimal:
+		return t.blocked, t.line()
+	case n.Phase == Blocked:
+		return t.blocked, t.line(n.amount(), payee, n.card(t))
 	case n.Phase == Ended && n.Minimal:
 		return t.ended(n.Status), t.line()
 	case n.Phase == Ended:

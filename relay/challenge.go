@@ -77,6 +77,7 @@ type Decision struct {
 	DecidedAt time.Time `json:"decided_at"`
 	Device    Device    `json:"device,omitzero"`
 	Shown     *Shown    `json:"shown,omitempty"`
+	Proof     *Proof    `json:"proof,omitempty"` // of an approval that needed a step-up
 }
 
 // FailureCode says why a decision did not reach the issuer.
@@ -134,6 +135,8 @@ type Challenge struct {
 	Silence      string `json:"si,omitempty"` // why the announcement was owed to no device
 	Trace        string `json:"tp,omitempty"` // the W3C traceparent of its arrival, if there are traces
 
+	StepUp *StepUp `json:"su,omitempty"` // approving needs a passkey; nil: it does not
+
 	// Secret is sealed in the store and dropped by the step that ends the
 	// challenge.
 	Secret Secret `json:"-"`
@@ -170,7 +173,8 @@ func (c Challenge) ended(s Status, now time.Time) Challenge {
 
 // Decide takes the cardholder's answer. tell says whether the issuer has to be
 // told of an approve or reject, requireShown whether an approve must echo what
-// was shown. The same answer again returns the challenge unchanged.
+// was shown; of one with a step-up, what was signed is what was shown. The same
+// answer again returns the challenge unchanged.
 func (c Challenge) Decide(d Decision, tell, requireShown bool, now time.Time) (Challenge, error) {
 	if d.Action == Approve && c.Method != MethodApprove {
 		return c, refuse(CodeWrongMethod, "This challenge is answered with its code or link, it cannot be approved; use reveal.")
@@ -188,9 +192,16 @@ func (c Challenge) Decide(d Decision, tell, requireShown bool, now time.Time) (C
 		if err := c.checkShown(d.Shown, requireShown); err != nil {
 			return c, err
 		}
+		if err := c.checkStepUp(d.Proof, now); err != nil {
+			return c, err
+		}
+	}
+	if d.Proof != nil {
+		linked := c.shown()
+		d.Shown = &linked
 	}
 	d.DecidedAt = now
-	c.Decision = &d
+	c.Decision, c.StepUp = &d, c.StepUp.spent()
 	if tell && c.Method == MethodApprove {
 		c.Status = Confirming
 		return c, nil

@@ -132,7 +132,11 @@ func (w *Worker) message(ctx context.Context, d Delivery, u User, sub Subscripti
 	}
 	n := w.notice(c, sub.Lang)
 	m = push.Message{Urgency: "high", Topic: push.Topic(c.ID), TTL: testLife}
-	if d.Notice == NoticeEnded {
+	switch {
+	case d.Notice != NoticeEnded:
+	case c.Status == Pending: // of what is not over, devices are told in this way only that
+		n.Phase = push.Blocked
+	default:
 		n.Phase = push.Ended
 		m.Payload = n.Payload(apple)
 		return m, "", nil
@@ -148,7 +152,7 @@ func (w *Worker) notice(c Challenge, lang string) push.Notice {
 	return push.Notice{
 		Phase: push.Announce, ChallengeID: c.ID, Kind: string(c.Kind), Method: string(c.Method), Status: string(c.Status),
 		Amount: c.Amount, Currency: c.Currency, Payee: c.Payee, Last4: c.Last4, Wallet: c.Wallet,
-		ExpiresAt: c.ExpiresAt, PublicURL: w.svc.PublicURL, Minimal: w.svc.Push.Minimal, Lang: lang,
+		ExpiresAt: c.ExpiresAt, PublicURL: w.svc.PublicURL, Minimal: w.svc.Push.Minimal, Lang: lang, StepUp: c.StepUp != nil,
 	}
 }
 

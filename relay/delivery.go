@@ -16,7 +16,7 @@ const (
 	KindForward Kind = "forward"
 
 	KindAnnounce Kind = "announce" // find the devices of a new challenge and owe each a push
-	KindEnded    Kind = "ended"    // find the devices that must hear that it ended
+	KindEnded    Kind = "ended"    // find the devices that must hear that it ended, or that it can only be rejected
 	KindExpire   Kind = "expire"   // look at a challenge whose time is up
 	KindLearn    Kind = "learn"    // index a card under its user, adopt its unassigned challenges
 )

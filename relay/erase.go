@@ -50,6 +50,9 @@ func (s *Service) Erase(ctx context.Context, u User) error {
 	if err := s.ForgetDevices(ctx, u); err != nil {
 		return err
 	}
+	if err := s.RemovePasskey(ctx, u, ""); err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
 	names, err := s.store.Cards(ctx, u)
 	if err != nil {
 		return fmt.Errorf("read the user's cards: %w", err)

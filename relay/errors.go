@@ -18,6 +18,10 @@ const (
 	CodeNotConfigured  Code = "not_configured"
 	CodeUnknown        Code = "unknown_merchant"
 	CodeUnavailable    Code = "store_unavailable"
+	CodeStepUpRequired Code = "step_up_required"
+	CodeStepUpFailed   Code = "step_up_failed"
+	CodeStepUpBlocked  Code = "step_up_blocked"
+	CodeNoPasskey      Code = "no_passkey"
 )
 
 // Refusal is an answer to a request that cannot be granted: a code for

@@ -18,6 +18,7 @@ const (
 	prefixChallenge    = "chl_"
 	prefixDelivery     = "dlv_"
 	prefixSubscription = "sub_"
+	prefixPasskey      = "pky_"
 	idLength           = 4 + ulid.EncodedSize + 2
 )
 

@@ -18,13 +18,14 @@ const module = "approvalrelay"
 // it that have no line of their own.
 var ours = map[string][]string{
 	"crypto":           {},
+	"crypto/passkey":   {},
 	"push":             {},
 	"configs":          {},
 	"api/web":          {},
-	"relay":            {"push", "crypto"},
+	"relay":            {"push", "crypto", "crypto/passkey"},
 	"relay/redisstore": {"relay", "push", "crypto"},
 	"relay/forward":    {"relay", "push", "crypto"},
-	"relay/storetest":  {"relay", "push", "crypto"},
+	"relay/storetest":  {"relay", "push", "crypto", "crypto/passkey"},
 	"api":              {"relay", "push", "crypto", "api/web"},
 	"cmd":              {"*"},
 }
@@ -41,6 +42,7 @@ var theirs = []struct {
 	{"github.com/alicebob/miniredis", []string{"relay/redisstore"}, []string{"relay", "cmd"}},
 	{"github.com/gin-gonic/gin", []string{"api"}, nil},
 	{"github.com/SherClockHolmes/webpush-go", []string{"push"}, []string{"cmd"}},
+	{"github.com/go-webauthn/webauthn", []string{"crypto/passkey"}, nil},
 	{"github.com/golang-jwt/jwt", []string{"api", "cmd/relay"}, nil},
 	{"go.opentelemetry.io/otel", []string{"relay/.", "cmd/relay/."}, nil},
 	{"go.opentelemetry.io/otel/sdk", []string{"cmd/relay/."}, nil},

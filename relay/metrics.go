@@ -13,6 +13,7 @@ type metrics struct {
 	unrecorded   prometheus.Counter
 	challenges   *prometheus.CounterVec
 	decisions    *prometheus.CounterVec
+	stepUps      *prometheus.CounterVec
 	attempts     *prometheus.CounterVec
 	dead         *prometheus.CounterVec
 	steps        *prometheus.HistogramVec
@@ -27,6 +28,12 @@ const (
 	stepOpen     = "open"     // HMAC, decryption, reading
 	stepStore    = "store"    // the arrival's round trip
 	stepHandover = "handover" // from being owed to being handed to a worker, first attempts only
+)
+
+// What a step-up came to.
+const (
+	stepUpPassed = "passed"
+	stepUpFailed = "failed"
 )
 
 // The names that totals reads, too.
@@ -64,6 +71,7 @@ func newMetrics(o Options) *metrics {
 		}),
 		challenges:   counter(nameChallenges, "Challenges by the status that they came to.", "status"),
 		decisions:    counter("relay_decisions_total", "Decisions of cardholders.", "action", "reason"),
+		stepUps:      counter("relay_step_ups_total", "Passkey assertions by whether they were good.", "result"),
 		attempts:     counter(nameAttempts, "Attempts by kind (push, confirm, lock, forward), target of a forward, and what the delivery is after it.", "kind", "target", "status"),
 		dead:         counter("relay_dead_letters_total", "Deliveries that were given up.", "kind", "target"),
 		steps:        histogram("relay_step_duration_seconds", "How long each step took: open, store, handover, or the answer of an outside party by kind.", fast, "step"),
@@ -80,6 +88,9 @@ func newMetrics(o Options) *metrics {
 	for _, s := range allStatuses {
 		m.challenges.WithLabelValues(string(s))
 	}
+	for _, result := range []string{stepUpPassed, stepUpFailed} {
+		m.stepUps.WithLabelValues(result)
+	}
 	for _, k := range []Kind{KindPush, KindConfirm, KindLock} {
 		m.dead.WithLabelValues(string(k), "")
 	}
@@ -88,7 +99,7 @@ func newMetrics(o Options) *metrics {
 		m.forwards.WithLabelValues(t.Name)
 	}
 	if o.Metrics != nil {
-		o.Metrics.MustRegister(m.webhooks, m.unrecorded, m.challenges, m.decisions, m.attempts, m.dead, m.steps, m.forwards, m.pushDelay, m.confirmDelay, m.decideDelay)
+		o.Metrics.MustRegister(m.webhooks, m.unrecorded, m.challenges, m.decisions, m.stepUps, m.attempts, m.dead, m.steps, m.forwards, m.pushDelay, m.confirmDelay, m.decideDelay)
 	}
 	return m
 }

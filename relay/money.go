@@ -47,14 +47,23 @@ func NormalizeAmount(s string) (string, bool) {
 // SameAmount compares two amounts as decimals: 50 is 50.00. What is not an
 // amount is the same as nothing, not even as itself.
 func SameAmount(a, b string) bool {
+	order, ok := compareAmounts(a, b)
+	return ok && order == 0
+}
+
+// compareAmounts orders two amounts as decimals; false if one of them is none.
+func compareAmounts(a, b string) (order int, ok bool) {
 	x, okX := NormalizeAmount(a)
 	y, okY := NormalizeAmount(b)
 	if !okX || !okY {
-		return false
+		return 0, false
 	}
 	p, okP := decimal(x)
 	q, okQ := decimal(y)
-	return okP && okQ && p.Cmp(q) == 0
+	if !okP || !okQ {
+		return 0, false
+	}
+	return p.Cmp(q), true
 }
 
 // currencies finds the alphabetic code of a numeric one (ISO 4217).

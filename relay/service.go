@@ -23,6 +23,7 @@ type Options struct {
 	Targets      []Target
 	Lives        Lifetimes
 	RequireShown bool
+	StepUp       StepUpOptions
 	Duplicates   time.Duration // how long the same content is a duplicate
 	PublicURL    string
 	Push         PushOptions
@@ -288,6 +289,7 @@ func (s *Service) challenge(a *Arrival, ev *Event, m *Merchant, r Reading, w Web
 		ev.Secret.Body = Canonical(WithoutCode(m.Mapping, r.Payload))
 	}
 	c := r.challenge(*ev, Secret{Body: body, Envelope: s.envelope(a.Owe, w.Raw)})
+	c.StepUp = s.stepUp(c)
 	if c.Status.Final() {
 		c.Secret = Secret{}
 		s.owe(&a.Owe, &a.Own, c.ownEvent(string(c.Status), a.Partition, ev.ReceivedAt))
@@ -381,6 +383,9 @@ func (s *Service) step(prev, next Challenge, now time.Time) Step {
 			}
 		}
 	}
+	if !prev.StepUp.Blocked() && next.StepUp.Blocked() && next.PushesOwed > 0 {
+		st.Owe = append(st.Owe, Delivery{Kind: KindEnded, ChallengeID: next.ID})
+	}
 	// One that was not announced yet will be, to its owner.
 	if prev.UserID == "" && next.UserID != "" && prev.Announced && next.Status == Pending {
 		st.Owe = append(st.Owe, Delivery{Kind: KindAnnounce, ChallengeID: next.ID})
@@ -464,5 +469,5 @@ func (s *Service) swap(ctx context.Context, id string, decide func(c Challenge, 
 // sameChallenge compares what the pure steps may change.
 func sameChallenge(a, b Challenge) bool {
 	return a.Status == b.Status && a.UserID == b.UserID && a.Decision == b.Decision && a.Failure == b.Failure &&
-		a.RevealedAt.Equal(b.RevealedAt) && a.PushesOwed == b.PushesOwed && a.PushesFailed == b.PushesFailed && a.Announced == b.Announced && a.Silence == b.Silence
+		a.RevealedAt.Equal(b.RevealedAt) && a.PushesOwed == b.PushesOwed && a.PushesFailed == b.PushesFailed && a.StepUp == b.StepUp && a.Announced == b.Announced && a.Silence == b.Silence
 }

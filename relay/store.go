@@ -67,6 +67,10 @@ type Store interface {
 	// belonged to before; the zero User if nobody.
 	ClaimEndpoint(ctx context.Context, fingerprint []byte, u User) (User, error)
 
+	// Passkeys of a user; none is an empty value. SavePasskeys: ErrConflict.
+	Passkeys(ctx context.Context, u User) (Passkeys, error)
+	SavePasskeys(ctx context.Context, p Passkeys) error
+
 	// Delivery: ErrNotFound if it was never attempted, or is forgotten.
 	Delivery(ctx context.Context, id string) (Delivery, error)
 	// History names the deliveries that an event, or the challenge that it became,

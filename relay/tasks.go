@@ -182,8 +182,8 @@ func (w *Worker) swapRecord(ctx context.Context, lease Lease, d Delivery, decide
 
 func nothingElse(*Step) {}
 
-// tellEnded owes every device of the owner a word that the challenge has ended,
-// so that no stale notification stays. The one that decided knows already, unless
+// tellEnded owes every device of the owner a word that the challenge has ended, or
+// can only be rejected, so that no stale notification stays. The one that decided knows already, unless
 // the decision came to nothing: its page may be closed by then.
 func (w *Worker) tellEnded(ctx context.Context, lease Lease) error {
 	c, err := w.svc.store.Challenge(ctx, lease.Delivery.ChallengeID)

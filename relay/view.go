@@ -23,6 +23,7 @@ type View struct {
 	CreatedAt  time.Time     `json:"created_at"`
 	ExpiresAt  time.Time     `json:"expires_at"`
 	RevealedAt *time.Time    `json:"revealed_at"`
+	StepUp     *StepUpView   `json:"step_up,omitempty"` // approving needs it
 	Decision   *DecisionView `json:"decision"`
 	Failure    *Failure      `json:"failure"`
 }
@@ -52,6 +53,13 @@ type DecisionView struct {
 	DecidedAt time.Time `json:"decided_at"`
 	Device    *Device   `json:"device,omitempty"`
 	Shown     *Shown    `json:"shown,omitempty"`
+	Proof     *Proof    `json:"proof,omitempty"` // operator and downstream only
+}
+
+// StepUpView is what approving needs; Blocked after too many failures.
+type StepUpView struct {
+	Method  string `json:"method"` // passkey
+	Blocked bool   `json:"blocked"`
 }
 
 // View shows the challenge to its cardholder.
@@ -69,18 +77,29 @@ func (c Challenge) View() View {
 	if c.Amount != "" {
 		v.Amount = &AmountView{Value: c.Amount, Currency: optional(c.Currency)}
 	}
+	if c.StepUp != nil {
+		v.StepUp = &StepUpView{Method: "passkey", Blocked: c.StepUp.Blocked()}
+	}
 	if d := c.Decision; d != nil {
 		v.Decision = &DecisionView{Action: d.Action, Reason: optional(d.Reason), DecidedAt: d.DecidedAt.UTC(), Shown: d.Shown}
 	}
 	return v
 }
 
-// OperatorView adds whose it is and where the decision came from.
+// OperatorView adds whose it is, where the decision came from, and its proof.
 func (c Challenge) OperatorView() View {
-	v := c.View()
-	v.Merchant, v.UserID = c.Merchant, c.UserID
+	v := c.downstreamView()
 	if v.Decision != nil && c.Decision.Device != (Device{}) {
 		v.Decision.Device = &c.Decision.Device
+	}
+	return v
+}
+
+func (c Challenge) downstreamView() View {
+	v := c.View()
+	v.Merchant, v.UserID = c.Merchant, c.UserID
+	if v.Decision != nil {
+		v.Decision.Proof = c.Decision.Proof
 	}
 	return v
 }
@@ -105,9 +124,7 @@ const ownPrefix = "relay."
 
 // ownEvent is one of ours about a challenge: relay.challenge.approved and so on.
 func (c Challenge) ownEvent(what string, partition int, now time.Time) Event {
-	v := c.View()
-	v.Merchant, v.UserID = c.Merchant, c.UserID
-	e := newOwnEvent("challenge."+what, c.Merchant, v, partition, now)
+	e := newOwnEvent("challenge."+what, c.Merchant, c.downstreamView(), partition, now)
 	e.ChallengeID = c.ID
 	return e
 }

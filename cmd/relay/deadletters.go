@@ -43,6 +43,8 @@ func deadLettersCommand() *cli.Command {
 	}
 }
 
+var errEmbedded = errors.New("redis.url is embedded: it lives in the relay's process only, use the console or the ops API")
+
 // withStore opens the configured Redis for an action, and closes it.
 func withStore(action func(context.Context, *cli.Command, *redisstore.Store) error) cli.ActionFunc {
 	return func(ctx context.Context, c *cli.Command) error {
@@ -51,7 +53,7 @@ func withStore(action func(context.Context, *cli.Command, *redisstore.Store) err
 			return err
 		}
 		if cfg.Redis.Embedded() {
-			return errors.New("redis.url is embedded: it lives in the relay's process only, use the console or the ops API")
+			return errEmbedded
 		}
 		s, err := openStore(cfg, "cli", slog.New(slog.NewTextHandler(c.Root().ErrWriter, nil)), nil)
 		if err != nil {

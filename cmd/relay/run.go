@@ -22,7 +22,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 		Name:  "relay",
 		Usage: "brings card approvals to cardholders' phones and their answers back to the issuer",
 		Commands: []*cli.Command{
-			serveCommand(), demoCommand(), checkCommand(), sendCommand(), tokenCommand(), vapidCommand(), deadLettersCommand(), benchCommand(), versionCommand(),
+			serveCommand(), demoCommand(), checkCommand(), sendCommand(), tokenCommand(), vapidCommand(), deadLettersCommand(), verifyCommand(), benchCommand(), versionCommand(),
 		},
 		Reader: in, Writer: out, ErrWriter: errw,
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // printed below, once

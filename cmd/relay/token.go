@@ -42,7 +42,8 @@ func mintToken(cfg *configs.Config, user, merchant string, expires time.Time) (s
 	if !j.HS256Secret.IsSet() {
 		return "", errors.New("auth.jwt.hs256_secret is not set: tokens of your identity provider cannot be minted here")
 	}
-	claims := jwt.MapClaims{"iss": j.Issuer, "aud": j.Audience, "exp": expires.Unix(), "iat": time.Now().Unix(), j.UserClaim: user}
+	now := time.Now().Unix()
+	claims := jwt.MapClaims{"iss": j.Issuer, "aud": j.Audience, "exp": expires.Unix(), "iat": now, "auth_time": now, j.UserClaim: user}
 	if j.MerchantClaim != "" {
 		name, err := oneMerchant(cfg, merchant)
 		if err != nil {

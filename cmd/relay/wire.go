@@ -15,6 +15,7 @@ import (
 	"approvalrelay/api/web"
 	"approvalrelay/configs"
 	"approvalrelay/crypto"
+	"approvalrelay/crypto/passkey"
 	"approvalrelay/push"
 	"approvalrelay/relay"
 	"approvalrelay/relay/forward"
@@ -89,6 +90,13 @@ func domainOptions(cfg *configs.Config) (relay.Options, error) {
 			MaxSubscriptions: cfg.Push.MaxSubscriptionsPerUser, CardCount: cfg.Push.PerCardLimit.Count, CardWindow: cfg.Push.PerCardLimit.Window,
 			MuteAfterReport: cfg.Push.MuteAfterReport,
 		},
+	}
+	if cfg.Auth.StepUp == "passkey" {
+		var err error
+		if o.StepUp.Party, err = passkey.New(cfg.Server.PublicURL, cfg.App.Name, cfg.Server.CORSOrigins, relay.StepUpTime); err != nil {
+			return o, fmt.Errorf("auth.step_up: %w", err)
+		}
+		o.StepUp.Above = relay.Threshold(cfg.Auth.AboveThis)
 	}
 	for name, m := range cfg.Merchants {
 		ring, err := keyring(m)

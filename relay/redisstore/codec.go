@@ -48,7 +48,7 @@ func (s *Store) unseal(id string, sealed []byte) (relay.Secret, error) {
 // when a node of the version before could misread what is written: such a node
 // leaves it to others (relay.ErrNewer). New fields that it may overlook need no
 // new version.
-const recordVersion = 2
+const recordVersion = 3
 
 // mustJSON encodes our own records: plain structs of strings, numbers and times.
 func mustJSON(v any) []byte {

@@ -40,6 +40,7 @@
 //	prefix:{pNN}:ix:o:ID          list: the deliveries that an event, or its challenge, has caused since it arrived
 //	prefix:{pNN}:q:LANE           stream of a lane; its group is "relay"
 //	prefix:{pNN}:devices:H        a user's subscriptions: version, tab, newline, sealed JSON
+//	prefix:{pNN}:passkeys:H       a user's passkeys: version, tab, newline, sealed JSON
 //	prefix:{pNN}:cards:H          set of a user's cards
 //	prefix:{pNN}:endpoint:FINGERPRINT  merchant, tab, user whose endpoint it is
 //	prefix:root                   the root key, sealed

@@ -36,7 +36,10 @@ func (k keys) owed(p int) string                  { return k.tag(p) + "owed" }
 func (k keys) laneBase(p int) string              { return k.tag(p) + "q:" }
 func (k keys) lane(p int, l relay.Lane) string    { return k.laneBase(p) + string(l) }
 func (k keys) devices(p int, u relay.User) string { return k.tag(p) + "devices:" + userHolder(u) }
-func (k keys) cards(p int, u relay.User) string   { return k.tag(p) + "cards:" + userHolder(u) }
+func (k keys) passkeys(p int, u relay.User) string {
+	return k.tag(p) + "passkeys:" + userHolder(u)
+}
+func (k keys) cards(p int, u relay.User) string { return k.tag(p) + "cards:" + userHolder(u) }
 func (k keys) endpoint(p int, fingerprint []byte) string {
 	return k.tag(p) + "endpoint:" + base64.RawURLEncoding.EncodeToString(fingerprint[:16])
 }
