@@ -41,7 +41,7 @@ class Passkeys {
     if (relay !== this.#relay) return;
     at('passkeys-list').replaceChildren(...all.map((passkey) => this.#item(passkey)));
     const [other] = [!window.PublicKeyCredential && 'error.passkey_unsupported', all.length === 0 && 'passkey.none', 'passkey.some'].filter(Boolean);
-    say(at('passkeys-text'), text || t(other));
+    this.#say(text || t(other));
     at('passkeys').hidden = false;
   }
 
@@ -51,7 +51,7 @@ class Passkeys {
   }
 
   async #add() {
-    say(at('passkeys-text'), t('passkey.asking'));
+    this.#say(t('passkey.asking'));
     const { label } = await this.#relay.addPasskey(about().label);
     await this.#load(t('passkey.added', { name: label || t('push.unnamed') }));
   }
@@ -81,7 +81,12 @@ class Passkeys {
   async #failed(error) {
     if (error.code === 'recent_login_required' && leaveToSignIn(MAX_AGE)) return;
     if (error.code === 'passkey_cancelled') await this.#load('').catch(() => {});
-    else say(at('passkeys-text'), explain(error));
+    else this.#say(explain(error), 'failed');
+  }
+
+  #say(text, state = '') {
+    say(at('passkeys-text'), text);
+    at('passkeys-text').dataset.state = state;
   }
 }
 

@@ -2,9 +2,8 @@
 // challenges, turn on notifications, and keep passkeys. The app beside it is built
 // on it, and so can any other frontend be: it imports nothing, and a page on
 // another origin may load and use it where the relay's server.cors_origins names
-// that origin. Only passkeys need more than that: they belong to the relay's host
-// name (server.public_url), and browsers give them to pages of that host and of
-// its subdomains alone.
+// that origin. Passkeys belong to the host of the relay's server.public_url; at
+// other origins they need a browser that knows WebAuthn's related origins.
 //
 // It keeps no token and stores nothing. Cookies are never sent, redirects never
 // followed: the token goes to the relay and nowhere else.

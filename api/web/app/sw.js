@@ -178,9 +178,10 @@ async function show({ notification, challenge, apple }) {
   await badge();
 }
 
-function actions({ method, action_token: actionToken }, words) {
+function actions({ method, action_token: actionToken, step_up: stepUp }, words) {
   if (method !== 'approve' || !actionToken) return [];
-  return [{ action: 'approve', title: words['challenge.approve'] }, { action: 'reject', title: words['challenge.reject'] }];
+  const reject = { action: 'reject', title: words['challenge.reject'] };
+  return stepUp === 'blocked' ? [reject] : [{ action: 'approve', title: words['challenge.approve'] }, reject];
 }
 
 const showing = new Set(); // what is on its way to the screen

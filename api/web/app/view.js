@@ -237,6 +237,7 @@ export class ChallengeView {
     };
     const focused = this.#buttons.includes(document.activeElement) && document.activeElement;
     this.article.classList.toggle('open', open);
+    this.article.classList.toggle('blocked', this.blocked);
     for (const button of this.#buttons) {
       button.hidden = !offered[button.dataset.act];
       const refused = button.dataset.act === 'approve' && this.blocked;
