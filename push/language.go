@@ -47,7 +47,7 @@ var languages = map[string]texts{
 		approve: "¿Aprobar %s?", confirm: "Confirmar %s", codeFor: "Su código para %s está listo", confirmCardFor: "Confirme su tarjeta para %s",
 		code: "Su código está listo", approvePayment: "Pago por aprobar", confirmPayment: "Pago por confirmar", confirmCard: "Tarjeta por confirmar",
 		approved: "Aprobado", rejected: "Rechazado", expired: "Caducado", completed: "Completado", cancelled: "Cancelado", failed: "No se pudo confirmar",
-		answered: "Ya se respondió", open: "Abra para verlo", card: "tarjeta", blocked: "Aprobación bloqueada: la clave de acceso falló 5 veces",
+		answered: "Ya se respondió", open: "Abra para verlo", card: "tarjeta", blocked: "Aprobación bloqueada: la llave de acceso falló 5 veces",
 		activationTitle: "Las notificaciones están activadas", activationBody: "Los pagos por aprobar aparecerán en este dispositivo",
 		testTitle: "Notificación de prueba", testBody: "Las notificaciones funcionan en este dispositivo",
 		passkeyTitle: "Se añadió una clave de acceso", passkeyBody: "Puede aprobar sus pagos. Elimínela si no es suya",

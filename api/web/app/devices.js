@@ -37,13 +37,9 @@ export class DeviceList {
   }
 
   #item({ id, label, status, last_used_at: used }) {
-    const name = label || t('push.unnamed');
-    const remove = element('button', { type: 'button', class: 'button quiet', 'aria-label': t('push.remove_device', { name }) }, t('push.remove'));
-    remove.addEventListener('click', () => this.#remove(id, name));
     const facts = [id === this.#own && t('push.this_device'), status === 'pending' && t('push.unconfirmed'),
-      t('push.used', { when: formatDay(used) })].filter(Boolean);
-    return element('li', {},
-      element('div', {}, element('bdi', {}, name), element('p', {}, facts.join(' · '))), remove);
+      t('push.used', { when: formatDay(used) })];
+    return item(label, facts, (name) => this.#remove(id, name));
   }
 
   async #remove(id, name) {
@@ -57,4 +53,14 @@ export class DeviceList {
       say(at('devices-text'), explain(error));
     }
   }
+}
+
+// item shows something of the cardholder's that can be removed; onRemove(name) is
+// called for its button.
+export function item(label, facts, onRemove) {
+  const name = label || t('push.unnamed');
+  const remove = element('button', { type: 'button', class: 'button quiet', 'aria-label': t('push.remove_device', { name }) }, t('push.remove'));
+  remove.addEventListener('click', () => onRemove(name));
+  return element('li', {},
+    element('div', {}, element('bdi', {}, name), element('p', {}, facts.filter(Boolean).join(' · '))), remove);
 }

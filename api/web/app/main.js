@@ -29,6 +29,7 @@ const idle = () => new Promise((done) => {
   else setTimeout(done, 100);
 });
 const panelModule = () => import('./panel.js');
+const passkeysModule = () => import('./passkeys.js');
 const reportModule = () => import('./report.js');
 const signInModule = () => import('./signin.js');
 
@@ -75,8 +76,8 @@ async function signIn(newToken, isNew) {
   relay.watch({ onSnapshot, onChallenge: (challenge) => queue.take(challenge, true), onState, signal: leave.signal })
     .catch(failed);
   await idle();
-  const { panel } = await panelModule();
-  await panel.prepare();
+  const [{ panel }, { passkeys }] = await Promise.all([panelModule(), passkeysModule()]);
+  await Promise.all([panel.prepare(), passkeys.start(mine)]);
   if (mine !== relay) return;
   at('aside').hidden = false;
   panel.start(relay);
@@ -204,20 +205,17 @@ function notice(text) {
 }
 
 // ended tidies up after a challenge that needs nobody any more: this device
-// gets no push about what was answered on it. What the worker says about an
-// answer that was given on a notification stays.
+// gets no push about what was answered on it, so that the worker takes its
+// question away.
 async function ended(id) {
   closeReport(id);
   const registration = await navigator.serviceWorker?.getRegistration();
-  const notifications = await registration?.getNotifications?.({ tag: id });
-  for (const notification of notifications ?? []) {
-    if (notification.data?.challenge?.status === 'pending') notification.close();
-  }
+  registration?.active?.postMessage({ type: 'ended', id });
 }
 
 // calls is what each button asks of the relay.
 const calls = {
-  approve: ({ challenge, shown }) => relay.approve(challenge.id, shown),
+  approve: ({ challenge, shown }, passkey) => relay.approve(challenge.id, shown, passkey),
   reject: ({ challenge }) => relay.reject(challenge.id, 'cancelled'),
   not_me: ({ challenge }) => relay.reject(challenge.id, 'not_me'),
   done: ({ challenge }) => relay.done(challenge.id),
@@ -228,6 +226,8 @@ const DECISIONS = ['approve', 'reject', 'not_me'];
 
 async function act(action, view) {
   view.error = '';
+  if (action === 'add_passkey') return void (await passkeysModule()).passkeys.point(relay);
+  if (action === 'approve' && view.blocked) return;
   if (line === 'offline') {
     view.error = t('error.offline');
     return;
@@ -241,11 +241,13 @@ async function carryOut(action, view) {
   const { id } = view.challenge;
   const asked = relay;
   const deciding = DECISIONS.includes(action);
-  if (deciding) queue.claim(id);
-  if (deciding) view.sending();
-  else view.busy = true;
   try {
-    const answer = await calls[action](view);
+    const passkey = action === 'approve' && view.challenge.step_up ? await askPasskey(view) : undefined;
+    if (asked !== relay) return;
+    if (deciding) queue.claim(id);
+    if (deciding) view.sending();
+    else view.busy = true;
+    const answer = await calls[action](view, passkey);
     if (asked !== relay) return;
     view.busy = false;
     showAnswer(action, answer, view);
@@ -253,13 +255,20 @@ async function carryOut(action, view) {
     if (asked !== relay) return;
     view.busy = false;
     if (error.status === 401) return void failed(error);
+    if (error.code === 'passkey_cancelled') return;
     if (deciding) queue.claim(id, false);
     view.error = explain(error);
+    if (error.code === 'no_passkey') view.offerPasskey();
     // Whatever was refused or lost: what the server has now is the truth.
     await ask(id);
-    if (!isLive(view.challenge)) view.error = '';
+    if (!isLive(view.challenge) || view.blocked) view.error = '';
     if (error.code === 'already_decided') view.answeredElsewhere();
   }
+}
+
+function askPasskey(view) {
+  view.asking();
+  return relay.stepUp(view.challenge.id);
 }
 
 function showAnswer(action, answer, view) {

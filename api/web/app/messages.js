@@ -54,7 +54,8 @@ export function outcome(name, values) {
 }
 
 const EXPLAINED = ['unreachable', 'already_decided', 'expired', 'cancelled', 'shown_mismatch', 'wrong_method', 'not_found',
-  'store_unavailable', 'push_timeout', 'push_failed', 'push_unsupported', 'not_configured'];
+  'store_unavailable', 'push_timeout', 'push_failed', 'push_unsupported', 'not_configured', 'no_passkey', 'step_up_failed',
+  'step_up_blocked', 'recent_login_required', 'passkey_unsupported', 'passkey_exists', 'passkey_failed'];
 
 // explain turns a RelayError into what the cardholder can make of it.
 export function explain(error) {

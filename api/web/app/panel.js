@@ -161,7 +161,7 @@ const isAppleTouch = () => /iPhone|iPad|iPod/.test(navigator.userAgent)
 
 // about is what the relay keeps of this device: a name by which its owner can
 // tell it from others, and the language of its notifications.
-function about() {
+export function about() {
   const agent = navigator.userAgent;
   const browser = [['Edge', /Edg/], ['Opera', /OPR/], ['Samsung Internet', /SamsungBrowser/], ['Firefox', /Firefox|FxiOS/],
     ['Chrome', /Chrom|CriOS/], ['Safari', /Safari/]].find(([, pattern]) => pattern.test(agent))?.[0];

@@ -1,8 +1,9 @@
 // Client of the approval relay's cardholder API: list, watch and answer
-// challenges, and turn on notifications. The app beside it is built on it, and
-// so can any other frontend be: it imports nothing, and a page on another
-// origin may load and use it where the relay's server.cors_origins names that
-// origin.
+// challenges, turn on notifications, and keep passkeys. The app beside it is built
+// on it, and so can any other frontend be: it imports nothing, and a page on
+// another origin may load and use it where the relay's server.cors_origins names
+// that origin. Passkeys belong to the host of the relay's server.public_url; at
+// other origins they need a browser that knows WebAuthn's related origins.
 //
 // It keeps no token and stores nothing. Cookies are never sent, redirects never
 // followed: the token goes to the relay and nowhere else.
@@ -26,6 +27,11 @@
  * @property {string | null} revealed_at
  * @property {Decision | null} decision
  * @property {Failure | null} failure
+ * @property {StepUp} [step_up] absent: an approval needs no more than the session
+ *
+ * @typedef {object} StepUp what an approval needs beside the session; a rejection never does
+ * @property {'passkey'} method
+ * @property {boolean} blocked after too many failures: it can only be rejected
  *
  * @typedef {object} Decision
  * @property {'approve' | 'reject'} action
@@ -52,6 +58,12 @@
  * @property {string} last_used_at
  * @property {string} endpoint_host
  *
+ * @typedef {object} Passkey
+ * @property {string} id
+ * @property {string | null} label
+ * @property {string} created_at
+ * @property {string | null} last_used_at
+ *
  * @typedef {'live' | 'reconnecting' | 'offline'} LineState
  */
 
@@ -68,7 +80,10 @@ const LONGEST_PAUSE = 30_000;
  * detail and field are those of the problem document (RFC 9457).
  *
  * Also with status 0, from subscribe and resume: "push_unsupported",
- * "push_timeout" (the browser's push service did not answer) and "push_failed".
+ * "push_timeout" (the browser's push service did not answer) and "push_failed";
+ * from stepUp, approve and addPasskey: "passkey_unsupported", "passkey_cancelled"
+ * (by the user, who may have had none here, or too late), "passkey_exists" (it is
+ * registered already) and "passkey_failed".
  */
 export class RelayError extends Error {
   /**
@@ -125,13 +140,32 @@ export class Relay {
 
   /**
    * The answer may still be "confirming": it is approved only once the issuer
-   * has said so, which watch tells.
+   * has said so, which watch tells. Where a passkey is needed and none is given,
+   * the user is asked for it.
    * @param {string} id
    * @param {Shown} [shown]
+   * @param {object} [passkey] what stepUp gave
    * @returns {Promise<Challenge>}
    */
-  approve(id, shown) {
-    return this.#json('POST', challengePath(id, 'approve'), { shown });
+  async approve(id, shown, passkey) {
+    try {
+      return await this.#json('POST', challengePath(id, 'approve'), { shown, passkey });
+    } catch (error) {
+      if (passkey || !(error instanceof RelayError) || error.code !== 'step_up_required') throw error;
+      return this.approve(id, shown, await this.stepUp(id));
+    }
+  }
+
+  /**
+   * Asks the user for a passkey, for the approval of this challenge alone. Call it
+   * from a click.
+   * @param {string} id
+   * @returns {Promise<object>} an AuthenticationResponseJSON (WebAuthn), good for one try and two minutes
+   */
+  async stepUp(id) {
+    needPasskeys();
+    const { publicKey } = await this.#json('POST', challengePath(id, 'step-up'));
+    return given(() => navigator.credentials.get({ publicKey: requestOptions(publicKey) }));
   }
 
   /** @param {string} id @param {Reason} [reason] @returns {Promise<Challenge>} */
@@ -262,6 +296,31 @@ export class Relay {
   /** Sends a test notification. @param {string} id @returns {Promise<void>} */
   async test(id) {
     await this.#json('POST', subscriptionPath(id, 'test'), {});
+  }
+
+  /** @returns {Promise<Passkey[]>} fails with "not_configured" where no approval needs one */
+  async passkeys() {
+    const { data } = await this.#json('GET', 'passkeys');
+    return data;
+  }
+
+  /**
+   * Makes a passkey on this device. Call it from a click. Like removePasskey it
+   * fails with "recent_login_required" where the user has signed in more than five
+   * minutes ago: sign in again, with max_age=300 (OpenID Connect).
+   * @param {string} [label] by which its owner can tell it from others
+   * @returns {Promise<Passkey>}
+   */
+  async addPasskey(label) {
+    needPasskeys();
+    const { publicKey } = await this.#json('POST', 'passkeys/options');
+    const passkey = await given(() => navigator.credentials.create({ publicKey: creationOptions(publicKey) }));
+    return this.#json('POST', 'passkeys', { label, passkey });
+  }
+
+  /** @param {string} id @returns {Promise<void>} */
+  removePasskey(id) {
+    return this.#json('DELETE', `passkeys/${encodeURIComponent(id)}`);
   }
 
   /** @param {string} method @param {string} path @param {object} [body] @returns {Promise<any>} */
@@ -445,7 +504,7 @@ function onLook(act, options) {
 
 /** @param {ServiceWorkerRegistration} registration @param {string} publicKey base64url */
 async function subscribeTo(registration, publicKey) {
-  const key = Uint8Array.from(atob(publicKey.replaceAll('-', '+').replaceAll('_', '/')), (c) => c.charCodeAt(0));
+  const key = bytes(publicKey);
   const late = new RelayError(0, 'push_timeout', 'The push service of the browser did not answer.');
   try {
     return await within(PUSH_TIMEOUT, late, async () => {
@@ -495,4 +554,78 @@ function within(milliseconds, late, work) {
     timer = setTimeout(reject, milliseconds, late);
   });
   return Promise.race([work(), timeout]).finally(() => clearTimeout(timer));
+}
+
+function needPasskeys() {
+  if (!globalThis.PublicKeyCredential) throw new RelayError(0, 'passkey_unsupported', 'This browser has no passkeys.');
+}
+
+/**
+ * What the browser gave, as JSON.
+ * @param {() => Promise<Credential | null>} ask
+ * @returns {Promise<object>}
+ */
+async function given(ask) {
+  try {
+    const credential = /** @type {any} */ (await ask());
+    return credential.toJSON ? credential.toJSON() : toJSON(credential);
+  } catch (cause) {
+    const { name } = /** @type {Error} */ (cause);
+    throw new RelayError(0, PASSKEY_FAILURES[name] ?? 'passkey_failed', 'The browser gave no passkey.', { cause });
+  }
+}
+
+/** @type {Record<string, string>} names of DOMException */
+const PASSKEY_FAILURES = { NotAllowedError: 'passkey_cancelled', AbortError: 'passkey_cancelled', InvalidStateError: 'passkey_exists' };
+
+// WebAuthn's JSON (Level 3) for browsers from before it: every ArrayBuffer is a
+// base64url text there.
+
+/** @param {any} json @returns {PublicKeyCredentialRequestOptions} */
+function requestOptions(json) {
+  if (PublicKeyCredential.parseRequestOptionsFromJSON) return PublicKeyCredential.parseRequestOptionsFromJSON(json);
+  return { ...json, challenge: bytes(json.challenge), allowCredentials: descriptors(json.allowCredentials) };
+}
+
+/** @param {any} json @returns {PublicKeyCredentialCreationOptions} */
+function creationOptions(json) {
+  if (PublicKeyCredential.parseCreationOptionsFromJSON) return PublicKeyCredential.parseCreationOptionsFromJSON(json);
+  return {
+    ...json,
+    challenge: bytes(json.challenge),
+    user: { ...json.user, id: bytes(json.user.id) },
+    excludeCredentials: descriptors(json.excludeCredentials),
+  };
+}
+
+const descriptors = (/** @type {any[]} */ list = []) => list.map((one) => ({ ...one, id: bytes(one.id) }));
+
+/** @param {any} credential a PublicKeyCredential without a toJSON */
+function toJSON(credential) {
+  const { id, type, authenticatorAttachment, response } = credential;
+  return {
+    id,
+    rawId: id,
+    type,
+    authenticatorAttachment: authenticatorAttachment ?? undefined,
+    clientExtensionResults: credential.getClientExtensionResults(),
+    response: {
+      attestationObject: base64url(response.attestationObject),
+      authenticatorData: base64url(response.authenticatorData),
+      clientDataJSON: base64url(response.clientDataJSON),
+      signature: base64url(response.signature),
+      transports: response.getTransports?.(),
+      userHandle: base64url(response.userHandle),
+    },
+  };
+}
+
+/** @param {string} text base64url */
+function bytes(text) {
+  return Uint8Array.from(atob(text.replaceAll('-', '+').replaceAll('_', '/')), (c) => c.charCodeAt(0));
+}
+
+/** @param {ArrayBuffer | null | undefined} buffer */
+function base64url(buffer) {
+  return buffer ? btoa(String.fromCharCode(...new Uint8Array(buffer))).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '') : undefined;
 }

@@ -25,22 +25,25 @@ export function ready() {
 
 // loginAddress is the login page with the way back, '' if there is none. The
 // way back holds the challenge that was open, and never a token: that one is
-// out of the address before anything else happens.
-export function loginAddress() {
+// out of the address before anything else happens. maxAge, in seconds, is how long
+// ago the sign-in may be (OpenID Connect, max_age).
+export function loginAddress(maxAge) {
   if (!config.login_url) return '';
   const address = new URL(config.login_url);
   const route = location.hash.startsWith('#/') ? location.hash : '';
   address.searchParams.set('return_to', location.origin + location.pathname + route);
+  if (maxAge) address.searchParams.set('max_age', maxAge);
   return address.href;
 }
 
 // leaveToSignIn goes to the login page and returns whether it does.
-export function leaveToSignIn() {
-  const address = loginAddress();
+export function leaveToSignIn(maxAge) {
+  const address = loginAddress(maxAge);
   if (!address || document.hidden) return false;
+  const last = maxAge ? 'left-to-sign-in-again' : 'left-to-sign-in';
   try {
-    if (Date.now() - Number(sessionStorage.getItem('left-to-sign-in')) < ONCE) return false;
-    sessionStorage.setItem('left-to-sign-in', String(Date.now()));
+    if (Date.now() - Number(sessionStorage.getItem(last)) < ONCE) return false;
+    sessionStorage.setItem(last, String(Date.now()));
   } catch {
     return false; // no storage, so no way to notice a loop
   }

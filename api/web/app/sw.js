@@ -70,8 +70,14 @@ self.addEventListener('push', (event) => {
 self.addEventListener('notificationclick', (event) => {
   const { notification, action } = event;
   notification.close();
-  const answers = action === 'approve' || action === 'reject';
-  event.waitUntil(answers ? decide(notification, action) : open(notification.data?.navigate));
+  const { challenge, navigate } = notification.data ?? {};
+  // A worker cannot ask for a passkey.
+  const answers = action === 'reject' || (action === 'approve' && !challenge.step_up);
+  event.waitUntil(answers ? decide(notification, action) : open(navigate));
+});
+
+self.addEventListener('message', (event) => {
+  if (event.data?.type === 'ended') event.waitUntil(clear(event.data.id, isPending));
 });
 
 self.addEventListener('pushsubscriptionchange', (event) => event.waitUntil(resubscribe(event)));
@@ -172,26 +178,41 @@ async function show({ notification, challenge, apple }) {
   await badge();
 }
 
-function actions({ method, action_token: actionToken }, words) {
+function actions({ method, action_token: actionToken, step_up: stepUp }, words) {
   if (method !== 'approve' || !actionToken) return [];
-  return [{ action: 'approve', title: words['challenge.approve'] }, { action: 'reject', title: words['challenge.reject'] }];
+  const reject = { action: 'reject', title: words['challenge.reject'] };
+  return stepUp === 'blocked' ? [reject] : [{ action: 'approve', title: words['challenge.approve'] }, reject];
 }
+
+const showing = new Set(); // what is on its way to the screen
 
 // notify leaves out what was not given: a member that is undefined would be
 // taken as a value by some browsers.
-function notify(title, options) {
+async function notify(title, options) {
   const given = Object.entries(options).filter(([, value]) => value !== undefined && value !== null);
-  return self.registration.showNotification(title, {
+  const shown = self.registration.showNotification(title, {
     icon: 'icons/icon-192.png',
     badge: 'icons/badge-96.png',
     ...Object.fromEntries(given),
   });
+  showing.add(shown);
+  await shown.finally(() => showing.delete(shown));
 }
 
-async function clear(tag) {
+// clear closes the notifications with a tag. It waits for what is on its way to
+// the screen, whatever its tag: to Chromium's getNotifications such a one looks
+// closed already, so that it forgets it, and then its buttons do nothing. For
+// that reason no page calls getNotifications: this worker alone shows and asks.
+async function clear(tag, which = () => true) {
   if (!tag) return;
-  for (const notification of await self.registration.getNotifications({ tag })) notification.close();
+  while (showing.size > 0) await Promise.allSettled(showing);
+  for (const notification of await self.registration.getNotifications({ tag })) {
+    if (which(notification)) notification.close();
+  }
 }
+
+// isPending tells a question from what was said about its answer.
+const isPending = ({ data }) => data?.challenge?.status === 'pending';
 
 // activate proves to the API that this browser receives what is pushed.
 async function activate({ notification, activation, apple }) {

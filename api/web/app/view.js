@@ -15,8 +15,8 @@ const SLOW = 5_000; // after this long, the bank is said to be slow
 export const isLive = ({ status }) => status === 'pending' || status === 'confirming';
 
 // ChallengeView is the article of one challenge. onAct(action, view) is called
-// for the buttons: approve, reject, not_me, show_code, open_link, done. now()
-// is the server's time in milliseconds.
+// for the buttons: approve, reject, not_me, show_code, open_link, done,
+// add_passkey. now() is the server's time in milliseconds.
 export class ChallengeView {
   #parts = {};
   #buttons;
@@ -25,6 +25,9 @@ export class ChallengeView {
   #busy = false;
   #offline = false;
   #sentAt = 0; // when a decision was pressed here; 0 while none is on its way
+  #asking = false; // for the passkey
+  #error = '';
+  #lacksPasskey = false;
   #revealed = false;
   #left = Infinity;
   #elsewhere = false;
@@ -63,16 +66,30 @@ export class ChallengeView {
     this.#refresh();
   }
 
+  // asking says that the passkey is waited for: nothing has been sent yet.
+  asking() {
+    this.#asking = true;
+    this.busy = true;
+  }
+
   // sending says that a decision is on its way; it claims no more than that.
   sending() {
+    this.#asking = false;
     this.#sentAt = this.#now();
     this.busy = true;
+  }
+
+  // blocked tells whether too many passkeys were refused: only a rejection is left.
+  get blocked() {
+    const { status, step_up: stepUp } = this.challenge;
+    return status === 'pending' && Boolean(stepUp?.blocked);
   }
 
   // busy blocks the buttons while a call is under way.
   set busy(busy) {
     this.#busy = busy;
     if (!busy) this.#sentAt = 0;
+    if (!busy) this.#asking = false;
     this.#refresh();
   }
 
@@ -87,10 +104,16 @@ export class ChallengeView {
   }
 
   set error(text) {
-    const { error } = this.#parts;
-    say(error, text);
-    error.hidden = text === '';
-    if (text) error.scrollIntoView({ block: 'nearest' });
+    this.#error = text;
+    this.#lacksPasskey = false;
+    this.#refresh();
+    this.#parts.error.scrollIntoView({ block: 'nearest' });
+  }
+
+  // offerPasskey adds to the error a way to a first passkey.
+  offerPasskey() {
+    this.#lacksPasskey = true;
+    this.#offer();
   }
 
   showCode(code) {
@@ -155,7 +178,7 @@ export class ChallengeView {
   }
 
   #fill() {
-    const { ask, payee, country, since, amount, value, currency, last4, reference } = this.#parts;
+    const { ask, payee, country, since, amount, value, currency, last4, reference, stepUp } = this.#parts;
     const { challenge } = this;
     say(ask, askOf(challenge));
     say(payee, titleOf(challenge));
@@ -172,13 +195,24 @@ export class ChallengeView {
     }
     fact(last4, challenge.card?.last4 ? `•••• ${challenge.card.last4}` : '');
     fact(reference, challenge.reference ?? '');
+    stepUp.hidden = !challenge.step_up;
   }
 
   #refresh() {
     this.article.dataset.status = this.challenge.status;
     if (this.challenge.status !== 'pending') this.hideSecret();
     this.tick();
+    this.#warn();
     this.#offer();
+  }
+
+  // #warn says what went wrong, and what stands in the way of an approval.
+  #warn() {
+    const { error, stepUp } = this.#parts;
+    const text = this.#error || (this.blocked ? t('error.step_up_blocked') : '');
+    say(error, text);
+    error.hidden = text === '';
+    say(stepUp, t(this.#asking ? 'passkey.asking' : 'passkey.needed'));
   }
 
   #reveal() {
@@ -199,12 +233,15 @@ export class ChallengeView {
       open_link: method === 'url',
       done: method !== 'approve' && (this.#revealed || Boolean(revealedAt)),
       not_me: true,
+      add_passkey: this.#lacksPasskey,
     };
     const focused = this.#buttons.includes(document.activeElement) && document.activeElement;
     this.article.classList.toggle('open', open);
+    this.article.classList.toggle('blocked', this.blocked);
     for (const button of this.#buttons) {
       button.hidden = !offered[button.dataset.act];
-      button.setAttribute('aria-disabled', String(this.#busy || this.#offline));
+      const refused = button.dataset.act === 'approve' && this.blocked;
+      button.setAttribute('aria-disabled', String(this.#busy || this.#offline || refused));
     }
     if (focused && (!open || focused.hidden)) this.#focus();
   }

@@ -15,6 +15,8 @@
 //   - Both show their notifications on a D-Bus session of their own, with the
 //     notification daemon of this package: what is pressed there is, to the
 //     browser, a person's press.
+//   - Passkeys are made and used by the page's own calls; the authenticator is
+//     Chromium's virtual one, whose finger the tests move.
 //
 // What is pressed and read in a page is found by accessible role and name, as a
 // screen reader finds it.
@@ -22,12 +24,13 @@
 // # What is checked
 //
 // From the issuer's webhook to a notification, its Approve, and the sealed
-// confirm, also when the session has ended; the same by hand; two devices in
-// step; expiry, codes, no network, no relay, sign-out; that the app can be
-// installed, opens without a network, and asks nobody but the relay. Every state
-// of the page is reached and looked at by axe-core, light and dark, at 360 and
-// 1280 pixels. The first load has a budget in bytes and no layout shift; times
-// are reported, never asserted.
+// confirm, also when the session has ended; the same by hand; with a passkey, from
+// the first one added to a proof that holds, and where it is not given, not good, or
+// not there; two devices in step; expiry, codes, no network, no relay, sign-out; that
+// the app can be installed, opens without a network, and asks nobody but the relay.
+// Every state of the page is reached and looked at by axe-core, light and dark, at
+// 360 and 1280 pixels. The first load has a budget in bytes and no layout shift;
+// times are reported, never asserted.
 //
 // In the console: from a name to the life of a payment; out of quarantine after a
 // mended mapping; a target's queue while it is paused; dead letters, lost phones,

@@ -86,7 +86,7 @@ func (w *wire) report() (total int, lines string) {
 // it, with a quarter of the processor; and, to compare, a page that is nothing but
 // the button.
 func TestFirstLoad(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, asksForPasskeys...) // the longest page
 	bare := newTeam(t)
 	bare.show("/", "<!doctype html><title>Bare</title><article><button>Approve</button></article>")
 	for _, v := range []viewport{narrow, wide} {

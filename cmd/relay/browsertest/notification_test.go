@@ -1,6 +1,7 @@
 package browsertest
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -46,6 +47,30 @@ func TestNotificationsInChromium(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	testNotifications(t, w, newChromium(t, w))
+}
+
+// TestPressWhileOthersEnd: that the open page hears of the end of another challenge
+// at that moment costs no notification its buttons.
+func TestPressWhileOthersEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := newChromium(t, w)
+	name, card := user()
+	c.turnOnNotifications(w.app(name))
+	w.post(payment(name, card, "Other Shop", "1.00"))
+	c.article("Other Shop")
+	other := w.pendingID(name)
+	w.call(http.MethodPost, "/v1/challenges/"+other+"/reject", name, map[string]any{}, nil)
+	c.status(c.article("Other Shop"), "reject")
+	eval[int](c.tab, `setInterval(() => navigator.serviceWorker.dispatchEvent(
+		new MessageEvent('message', { data: { type: 'changed', id: '`+other+`' } })), 2)`)
+	for i := range 40 {
+		payee := fmt.Sprintf("Shop %02d", i)
+		bought := payment(name, card, payee, "2.00")
+		w.post(bought)
+		c.desktop.press(c.desktop.await("about "+payee, about("Approve", payee)), "Approve")
+		w.awaitConfirm(bought, approved)
+	}
 }
 
 // TestTurnOnBeforeTheWorkerIsInstalled: who presses the button at once, on a slow

@@ -334,6 +334,34 @@ func TestConsoleCardholder(t *testing.T) {
 	}
 }
 
+// TestConsolePasskeys: the operator sees that an approval needs one, which it was
+// given by, and takes one away.
+func TestConsolePasskeys(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, asksForPasskeys...)
+	name, card := user()
+	phone := newTab(t)
+	_, bought, a := stepUpPending(w, phone, name, card)
+	id := w.pendingID(name)
+	b := newOperator(t)
+	b.open(w.console("challenge?id=" + id))
+	b.sees("Step-up\npasskey")
+	phone.clickIn(&a, "Approve")
+	w.awaitConfirm(bought, approved)
+	passkeys := w.passkeys(name)
+	b.follow(passkeys[0])
+	b.sees("last used")
+	b.lookAround("console-passkeys")
+	b.size(wide)
+	b.click("Remove Chrome · Linux, " + passkeys[0])
+	b.confirmAs(operator, "Remove")
+	b.says("The passkey is removed")
+	b.sees("this cardholder cannot approve what needs one")
+	if left := w.passkeys(name); len(left) != 0 {
+		t.Errorf("left are %q", left)
+	}
+}
+
 // TestConsoleImport: the owners of many cards, from a file that is sent in
 // pieces; wrong lines are named by their number in the file.
 func TestConsoleImport(t *testing.T) {

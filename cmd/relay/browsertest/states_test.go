@@ -171,8 +171,11 @@ func (b *tab) seesDigits(code string) {
 // and a screenshot is kept if that is asked for.
 func TestEveryState(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	for _, s := range states {
+	lookAtEvery(t, newWorld(t), states)
+}
+
+func lookAtEvery(t *testing.T, w *world, all []state) {
+	for _, s := range all {
 		t.Run(s.name, func(t *testing.T) {
 			b := newTab(t)
 			defer w.issuer.Behave(nil)
@@ -194,7 +197,7 @@ func TestEveryState(t *testing.T) {
 // axe looks at, and the amount is written as that language does.
 func TestEveryLanguage(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newWorld(t, asksForPasskeys...)
 	for locale, words := range map[string][]string{
 		"de-AT": {"Freigeben", "1234567,89"}, "fr": {"Approuver"}, "es": {"Aprobar"}, "zh-CN": {"批准", "1,234,567.89"},
 	} {
@@ -216,6 +219,11 @@ func TestEveryLanguage(t *testing.T) {
 				}, b.text()); !strings.Contains(text, word) {
 					t.Errorf("%q is not in the page:\n%s", word, text)
 				}
+			}
+			b.clickIn(nil, words[0])
+			b.sees("passkey", "clé d’accès", "llave de acceso", "通行密钥")
+			if !until(shownTime, func() bool { return len(b.find(nil, "alert")) > 0 }) {
+				t.Error("nothing says that there is no passkey yet")
 			}
 			b.settle()
 			b.inspect("language-" + locale + "-360-light")

@@ -244,8 +244,13 @@ func user() (name, card string) {
 	return "user-" + n, "card-" + n
 }
 
-// token is a JWT of a cardholder, good for life.
+// token is a JWT of a cardholder who has just signed in, good for life.
 func (w *world) token(user string, life time.Duration) string {
+	return w.tokenSince(user, life, time.Now())
+}
+
+// tokenSince is a token of a cardholder who signed in at that time.
+func (w *world) tokenSince(user string, life time.Duration, signedIn time.Time) string {
 	part := func(v map[string]any) string {
 		data, err := json.Marshal(v)
 		if err != nil {
@@ -255,7 +260,7 @@ func (w *world) token(user string, life time.Duration) string {
 	}
 	now := time.Now()
 	signed := part(map[string]any{"alg": "HS256", "typ": "JWT"}) + "." + part(map[string]any{
-		"iss": "https://id.test", "aud": "relay", "sub": user, "iat": now.Unix(), "exp": now.Add(life).Unix(), "jti": rand.Text(),
+		"iss": "https://id.test", "aud": "relay", "sub": user, "iat": now.Unix(), "exp": now.Add(life).Unix(), "auth_time": signedIn.Unix(), "jti": rand.Text(),
 	})
 	mac := hmac.New(sha256.New, []byte(jwtSecret))
 	mac.Write([]byte(signed))

@@ -64,23 +64,31 @@ function wholeLines(bytes, last) {
   return last || end === 0 ? bytes : bytes.subarray(0, end);
 }
 
+// unlessNotConfigured lets pass that the relay asks nobody for passkeys.
+function unlessNotConfigured(error) {
+  if (error.code !== 'not_configured') throw error;
+}
+
 export const cardholder = {
   title: 'Cardholder',
   under: 'cardholders',
   async load({ merchant, user, cursor }, signal) {
-    const [devices, cards, recent] = await Promise.all([
+    const [devices, passkeys, cards, recent] = await Promise.all([
       get(path`merchants/${merchant}/users/${user}/subscriptions`, signal),
+      get(path`merchants/${merchant}/users/${user}/passkeys`, signal).catch(unlessNotConfigured),
       get(path`merchants/${merchant}/users/${user}/cards`, signal),
       get(query('challenges', { merchant, user_id: user, limit: '10', cursor }), signal),
     ]);
-    return { merchant, user, devices: devices.data, cards: cards.data, recent };
+    return { merchant, user, devices: devices.data, passkeys: passkeys?.data, cards: cards.data, recent };
   },
   every: () => 5000,
-  draw: ({ merchant, user, devices, cards, recent }, values) => [
+  draw: ({ merchant, user, devices, passkeys, cards, recent }, values) => [
     element('p', { class: 'lead' }, user, ' ', element('span', { class: 'soft' }, `of ${merchant}`)),
     section('Devices',
       devices.length ? list('rows', ...devices.map(deviceRow)) : empty('No device of this cardholder gets pushes: nobody has turned notifications on, or the push service has ended the subscription.'),
       devices.length > 1 ? element('div', { class: 'buttons' }, button('Revoke all devices', 'revokeAll', '', 'danger')) : ''),
+    passkeys && section('Passkeys',
+      passkeys.length ? list('rows', ...passkeys.map(passkeyRow)) : empty('No passkey: this cardholder cannot approve what needs one.')),
     section('Cards',
       cards.length ? list('rows', ...cards.map(cardRow)) : empty('No card is known to be this cardholder’s.'),
       element('form', { class: 'filters', 'data-act': 'assign' }, field('Card', 'card', '', { required: '' }), element('button', { class: 'button' }, 'Assign card'))),
@@ -107,6 +115,14 @@ export const cardholder = {
       run: () => remove(path`merchants/${merchant}/users/${user}/subscriptions`),
       done: () => 'All devices are revoked.',
     }),
+    removePasskey: (id, _, { merchant, user, passkeys }) => ({
+      title: `Remove ${passkeyName(passkeys.find((p) => p.id === id))}?`,
+      text: 'It can no longer approve anything. The cardholder can add another after signing in again.',
+      yes: 'Remove',
+      danger: true,
+      run: () => remove(path`merchants/${merchant}/users/${user}/passkeys/${id}`),
+      done: () => 'The passkey is removed.',
+    }),
     assign: (_, { card }, { merchant, user }) => ({
       title: `Assign the card ${card}?`,
       text: `It is ${user}’s from now on, whatever events say, and its challenges that have no owner yet become theirs.`,
@@ -124,7 +140,7 @@ export const cardholder = {
     }),
     erase: (_, __, { merchant, user }) => ({
       title: `Erase ${user}?`,
-      text: 'All devices, cards, challenges and records of this cardholder are forgotten; what is pending is cancelled first. This cannot be taken back.',
+      text: 'All devices, passkeys, cards, challenges and records of this cardholder are forgotten; what is pending is cancelled first. This cannot be taken back.',
       yes: 'Erase',
       danger: true,
       run: () => remove(path`merchants/${merchant}/users/${user}`),
@@ -141,6 +157,15 @@ const deviceRow = (d) => element('li', {},
   pill(d.status),
   element('span', { class: 'soft' }, mono(d.id)),
   element('span', { class: 'buttons' }, button('Revoke', 'revoke', d.id, 'danger', `Revoke ${nameOf(d)}, ${d.id}`)));
+
+const passkeyName = (passkey) => passkey.label || 'an unnamed passkey';
+
+const passkeyRow = (p) => element('li', {},
+  time(p.last_used_at ?? p.created_at),
+  element('span', { class: 'what' }, passkeyName(p), soft(p.last_used_at ? 'last used' : 'added')),
+  element('span', { class: 'pill' }, p.last_used_at ? 'used' : 'never used'),
+  element('span', { class: 'soft' }, mono(p.id)),
+  element('span', { class: 'buttons' }, button('Remove', 'removePasskey', p.id, 'danger', `Remove ${passkeyName(p)}, ${p.id}`)));
 
 const cardRow = (c) => element('li', {},
   time(c.assigned_at),

@@ -47,7 +47,8 @@ export const challenge = {
       ['Card', c.card.id && link(c.card.last4 ? `····${c.card.last4}` : c.card.id, 'search', { q: c.card.id })],
       ['Kind', `${c.kind}, ${c.method}`], ['Reference', c.reference], ['Merchant', c.merchant], ['Challenge', mono(c.id)],
       ['Event', event && link(event.id, 'event', { id: event.id })],
-      ['Expires', time(c.expires_at)], ...decisionOf(c),
+      ['Expires', time(c.expires_at)], ['Step-up', c.step_up && `${c.step_up.method}${c.step_up.blocked ? ', blocked by failures: it can only be rejected' : ''}`],
+      ...decisionOf(c),
       ['Failure', c.failure && `${c.failure.code}: ${c.failure.detail}`],
     ]),
     c.status === 'pending' && element('div', { class: 'buttons' }, button('Cancel challenge', 'cancel', c.id, 'danger')),
@@ -73,6 +74,7 @@ function decisionOf({ decision: d, merchant, user_id: user }) {
   return [
     ['Decision', `${d.action}${d.reason ? ` (${d.reason})` : ''}`], ['Decided', time(d.decided_at)],
     ['Device', device.subscription_id && link(device.subscription_id, 'cardholder', { merchant, user })],
+    ['Passkey', d.proof && link(d.proof.passkey_id, 'cardholder', { merchant, user })],
     ['From', device.ip], ['Browser', device.user_agent],
     ['Shown', d.shown && [d.shown.amount, d.shown.currency, d.shown.payee].filter(Boolean).join(' ')],
   ];
