@@ -37,6 +37,9 @@ type JWTOptions struct {
 	Log *slog.Logger // told when the keys cannot be fetched
 }
 
+// maxLeeway is how far clocks may differ; an expired token must not live on it.
+const maxLeeway = 5 * time.Minute
+
 // Auth checks cardholders' tokens (RFC 7519). It is safe for concurrent use.
 type Auth struct {
 	parser        *jwt.Parser
@@ -57,6 +60,8 @@ func NewAuth(ctx context.Context, o JWTOptions, now func() time.Time) (*Auth, er
 		return nil, errors.New("api: tokens need an issuer and an audience") // else the parser would not check them
 	case o.UserClaim == "":
 		return nil, errors.New("api: a claim must name the user")
+	case o.Leeway < 0 || o.Leeway > maxLeeway:
+		return nil, errors.New("api: a leeway is 0 to 5 minutes")
 	case (o.MerchantClaim == "") == (o.SingleMerchant == ""):
 		return nil, errors.New("api: tokens name their merchant, or there is a single one")
 	}
@@ -66,7 +71,7 @@ func NewAuth(ctx context.Context, o JWTOptions, now func() time.Time) (*Auth, er
 		return nil, err
 	}
 	a.parser = jwt.NewParser(jwt.WithValidMethods(methods), jwt.WithIssuer(o.Issuer), jwt.WithAudience(o.Audience),
-		jwt.WithExpirationRequired(), jwt.WithLeeway(o.Leeway), jwt.WithTimeFunc(now), jwt.WithStrictDecoding())
+		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(o.Leeway), jwt.WithTimeFunc(now), jwt.WithStrictDecoding())
 	return a, nil
 }
 
@@ -144,14 +149,12 @@ func validUser(id string) bool {
 func (a *Auth) verify(ctx context.Context, token string) (identity, error) {
 	claims := jwt.MapClaims{}
 	_, err := a.parser.ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) {
-		// We know no extensions, so all that are critical must be refused (RFC
-		// 7515, section 4.1.11); the parser does not look.
-		if _, ok := t.Header["crit"]; ok {
-			return nil, errors.New("critical extensions")
+		if err := errors.Join(checkHeader(t.Header), unambiguous(token)); err != nil {
+			return nil, err
 		}
 		return a.key(ctx, t)
 	})
-	if err != nil {
+	if err != nil || checkClaims(claims) != nil {
 		return identity{}, errUnauthorized
 	}
 	user, _ := claims[a.userClaim].(string)
@@ -160,7 +163,8 @@ func (a *Auth) verify(ctx context.Context, token string) (identity, error) {
 		merchant, _ = claims[a.merchantClaim].(string)
 	}
 	expires, err := claims.GetExpirationTime()
-	if err != nil || expires == nil || !validUser(user) || merchant == "" {
+	// What no text can hold is read as U+FFFD, and would make two users one.
+	if err != nil || expires == nil || !validUser(user) || strings.ContainsRune(user, unicode.ReplacementChar) || merchant == "" {
 		return identity{}, errUnauthorized
 	}
 	id := identity{User: relay.User{Merchant: merchant, ID: user}, Expires: expires.Time}
@@ -168,21 +172,6 @@ func (a *Auth) verify(ctx context.Context, token string) (identity, error) {
 		id.AuthTime = at
 	}
 	return id, nil
-}
-
-// endOfTime is the first second after the year 9999, which no date of ours can
-// name.
-const endOfTime = 253402300800
-
-// numericDate reads a NumericDate (RFC 7519, section 2) to the second. Numbers that
-// are no sensible date are none: what a float becomes that no integer can hold
-// depends on the machine.
-func numericDate(claim any) (time.Time, bool) {
-	seconds, ok := claim.(float64)
-	if !ok || seconds <= 0 || seconds >= endOfTime {
-		return time.Time{}, false
-	}
-	return time.Unix(int64(seconds), 0), true
 }
 
 // until is how long an identity's stream may go on: to the token's expiry, or to

@@ -8,10 +8,10 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/MicahParks/jwkset"
-	"github.com/MicahParks/keyfunc/v3"
 	"github.com/golang-jwt/jwt/v5"
 	"golang.org/x/time/rate"
 )
@@ -28,12 +28,19 @@ const (
 
 // keySet is the keys of a JWKS URL (RFC 7517). What was fetched last stays good
 // while the URL cannot be read.
-type keySet struct{ keys keyfunc.Keyfunc }
+type keySet struct {
+	known  keepKeys
+	remote jwkset.Storage // asks the URL when it is read for a key that is not known
 
-func newKeySet(ctx context.Context, url string, log *slog.Logger) (keySet, error) {
+	asking  sync.Mutex
+	unknown *rate.Limiter
+}
+
+func newKeySet(ctx context.Context, url string, log *slog.Logger) (*keySet, error) {
 	if log == nil {
-		return keySet{}, errors.New("api: a JWKS URL needs a Log")
+		return nil, errors.New("api: a JWKS URL needs a Log")
 	}
+	k := &keySet{known: keepKeys{jwkset.NewMemoryStorage()}, unknown: rate.NewLimiter(rate.Every(keysUnknown), 1)}
 	remote, err := jwkset.NewStorageFromHTTP(url, jwkset.HTTPClientStorageOptions{
 		Ctx:                       ctx,
 		Client:                    newKeysClient(),
@@ -43,44 +50,70 @@ func newKeySet(ctx context.Context, url string, log *slog.Logger) (keySet, error
 		RefreshErrorHandler: func(_ context.Context, err error) {
 			log.Warn("cannot fetch the keys that tokens are signed with; those known stay in use", "error", err)
 		},
-		Storage: keepKeys{jwkset.NewMemoryStorage()},
+		Storage: k.known,
 	})
 	if err != nil {
-		return keySet{}, fmt.Errorf("api: JWKS URL: %w", err)
+		return nil, fmt.Errorf("api: JWKS URL: %w", err)
 	}
-	storage, err := jwkset.NewHTTPClient(jwkset.HTTPClientOptions{
+	k.remote, err = jwkset.NewHTTPClient(jwkset.HTTPClientOptions{
 		HTTPURLs:          map[string]jwkset.Storage{url: remote},
-		RateLimitWaitMax:  keysTimeout,
-		RefreshUnknownKID: rate.NewLimiter(rate.Every(keysUnknown), 1),
+		RateLimitWaitMax:  keysTimeout,                  // of the request: learn never makes it wait
+		RefreshUnknownKID: rate.NewLimiter(rate.Inf, 1), // ours is asked first
 	})
 	if err != nil {
-		return keySet{}, fmt.Errorf("api: JWKS URL: %w", err)
+		return nil, fmt.Errorf("api: JWKS URL: %w", err)
 	}
-	keys, err := keyfunc.New(keyfunc.Options{Ctx: ctx, Storage: storage, UseWhitelist: []jwkset.USE{jwkset.UseSig, ""}})
-	if err != nil {
-		return keySet{}, fmt.Errorf("api: JWKS URL: %w", err)
-	}
-	return keySet{keys}, nil
+	return k, nil
 }
 
-// find is the key of a token, or all that may be where it names none; only keys
-// whose type goes with the token's algorithm.
-func (k keySet) find(ctx context.Context, t *jwt.Token) (any, error) {
-	found, err := k.keys.KeyfuncCtx(ctx)(t)
+// find is the keys that may have signed a token: those of its key id, or all where
+// it names none, that are meant for signatures of its algorithm.
+func (k *keySet) find(ctx context.Context, t *jwt.Token) (any, error) {
+	kid, named := t.Header["kid"].(string)
+	k.learn(ctx, kid, named)
+	keys, err := k.known.KeyReadAll(ctx)
 	if err != nil {
 		return nil, err
 	}
-	candidates := []jwt.VerificationKey{found}
-	if set, ok := found.(jwt.VerificationKeySet); ok {
-		candidates = set.Keys
-	}
 	var fit jwt.VerificationKeySet
-	for _, key := range candidates {
-		if alg, ok := algorithmOf(key); ok && alg == t.Method.Alg() {
-			fit.Keys = append(fit.Keys, key)
+	for _, key := range keys {
+		if alg, ok := signsWith(key); ok && alg == t.Method.Alg() && (!named || key.Marshal().KID == kid) {
+			fit.Keys = append(fit.Keys, key.Key())
 		}
 	}
 	return fit, nil // the parser refuses an empty set
+}
+
+// signsWith is the algorithm that a key of a set is meant to sign tokens with;
+// false if it is meant for something else. A private key has none: whatever is
+// signed with it, anybody may have signed.
+func signsWith(key jwkset.JWK) (string, bool) {
+	alg, ok := algorithmOf(key.Key())
+	says := key.Marshal()
+	return alg, ok && (says.USE == "" || says.USE == jwkset.UseSig) && (says.ALG == "" || says.ALG.String() == alg)
+}
+
+// learn asks for a key that is not known, if nobody did in the last minute. Who
+// comes while it is asked waits for the answer. Whoever asks may go away: if that
+// ended it, a stranger could use up the minute and keep a new key unknown.
+func (k *keySet) learn(ctx context.Context, kid string, named bool) {
+	if k.knows(ctx, kid, named) {
+		return
+	}
+	k.asking.Lock()
+	defer k.asking.Unlock()
+	if k.unknown.Allow() {
+		_, _ = k.remote.KeyRead(context.WithoutCancel(ctx), kid) // find looks whether it is there; the log has why not
+	}
+}
+
+func (k *keySet) knows(ctx context.Context, kid string, named bool) bool {
+	if !named {
+		keys, err := k.known.KeyReadAll(ctx)
+		return err == nil && len(keys) > 0
+	}
+	_, err := k.known.KeyRead(ctx, kid)
+	return err == nil
 }
 
 // keepKeys keeps the known keys when the URL answers with none: a maintenance
@@ -145,7 +178,7 @@ func CountKeys(ctx context.Context, url string) (int, error) {
 	}
 	n := 0
 	for _, k := range keys {
-		if _, ok := algorithmOf(k.Key()); ok {
+		if _, ok := signsWith(k); ok {
 			n++
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -94,7 +95,7 @@ func TestKeySet(t *testing.T) {
 		"another key's id":              {sign(t, jwt.SigningMethodRS256, rsaKey, kid("ec"), claims), false},
 		"an algorithm of the same type": {sign(t, jwt.SigningMethodPS256, rsaKey, kid("rsa"), claims), false},
 		"a symmetric key of the set":    {sign(t, jwt.SigningMethodHS256, []byte(testSecret), kid("oct"), claims), false},
-		"the public key as a secret":    {sign(t, jwt.SigningMethodHS256, publicDER(t, &rsaKey.PublicKey), kid("rsa"), claims), false},
+		"the public key as a secret":    {sign(t, jwt.SigningMethodHS256, publicDER(&rsaKey.PublicKey), kid("rsa"), claims), false},
 		"a curve that is not ours":      {sign(t, jwt.SigningMethodES384, p384Key, kid("p384"), claims), false},
 		"a weak key":                    {sign(t, jwt.SigningMethodRS256, weakRSA, kid("weak"), claims), false},
 		"a key for encryption":          {sign(t, jwt.SigningMethodRS256, otherRSA, kid("encryption"), claims), false},
@@ -148,6 +149,46 @@ func TestKeySetWhenTheIssuerIsDown(t *testing.T) {
 		}
 		if n := p.asked.Load(); n != 2 {
 			t.Errorf("asked %d times, want at start and once more", n)
+		}
+	})
+	t.Run("who goes away does not use the minute up", func(t *testing.T) {
+		t.Parallel()
+		p := newIDP(t, set)
+		a := newAuth(t, with(func(o *JWTOptions) { o.JWKSURL = p.URL }))
+		p.body.Store(both)
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, _ = a.verify(gone, sign(t, jwt.SigningMethodES256, p256Key, map[string]any{"kid": "made up"}, claims))
+		if _, err := a.verify(t.Context(), fresh); err != nil {
+			t.Error("a new key is not known, since a stranger's request was cut off")
+		}
+	})
+	t.Run("all who come with a new key at once are let in", func(t *testing.T) {
+		t.Parallel()
+		p := newIDP(t, set)
+		a := newAuth(t, with(func(o *JWTOptions) { o.JWKSURL = p.URL }))
+		p.body.Store(both)
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				if _, err := a.verify(t.Context(), fresh); err != nil {
+					t.Error("refused while the new key was fetched")
+				}
+			})
+		}
+		wg.Wait()
+		if n := p.asked.Load(); n != 2 {
+			t.Errorf("asked %d times, want at start and once more", n)
+		}
+	})
+	t.Run("at start, and tokens name no key", func(t *testing.T) {
+		t.Parallel()
+		p := newIDP(t, set)
+		p.down.Store(true)
+		a := newAuth(t, with(func(o *JWTOptions) { o.JWKSURL = p.URL }))
+		p.down.Store(false)
+		if _, err := a.verify(t.Context(), sign(t, jwt.SigningMethodRS256, rsaKey, nil, claims)); err != nil {
+			t.Error("the keys were not fetched once the issuer was back")
 		}
 	})
 	for name, fault := range map[string]func(*idp){
