@@ -132,6 +132,7 @@ type Challenge struct {
 	PushesFailed int    `json:"pf,omitempty"` // of these, whose first attempt failed
 	Announced    bool   `json:"an,omitempty"`
 	Silence      string `json:"si,omitempty"` // why the announcement was owed to no device
+	Tag          string `json:"tg,omitempty"` // of the notification that it took over from one like it; "": its own
 	Trace        string `json:"tp,omitempty"` // the W3C traceparent of its arrival, if there are traces
 
 	// Secret is sealed in the store and dropped by the step that ends the

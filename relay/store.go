@@ -39,13 +39,15 @@ type Store interface {
 	Event(ctx context.Context, id string) (Event, error)
 	// Challenges lists newest first, of all holders together.
 	Challenges(ctx context.Context, q ChallengeQuery) ([]Challenge, error)
-	// Unassigned lists the pending challenges of a card that have no owner.
+	// Unassigned lists the pending challenges of a card that have no owner, newest
+	// first.
 	Unassigned(ctx context.Context, h Holder) ([]Challenge, error)
-	// Recent counts the challenges of c's holder and owner that were created
-	// within a time before c, c included.
-	Recent(ctx context.Context, c Challenge, within time.Duration) (int, error)
-	// Muted tells whether pushes for the holder are silenced.
-	Muted(ctx context.Context, h Holder) (bool, error)
+	// Crowd reads in one round trip what surrounds a challenge; Recent counts those
+	// created within a time before it.
+	Crowd(ctx context.Context, c Challenge, within time.Duration) (Crowd, error)
+	// Named loads challenges, in order; those that are forgotten, or that only a
+	// newer version can read, are left out.
+	Named(ctx context.Context, ids []string) ([]Challenge, error)
 
 	// Owner of a card: ErrNotFound if unknown.
 	Owner(ctx context.Context, h Holder) (Owner, error)
