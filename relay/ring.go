@@ -156,7 +156,7 @@ func overtaken(c Challenge, tag string, others []Challenge, now time.Time) bool 
 		tag = c.ID
 	}
 	return slices.ContainsFunc(others, func(o Challenge) bool {
-		return o.ID > c.ID && o.UserID == c.UserID && o.tag() == tag && o.rings(now)
+		return o.CreatedAt.After(c.CreatedAt) && o.UserID == c.UserID && o.tag() == tag && o.rings(now)
 	})
 }
 

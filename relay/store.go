@@ -65,9 +65,15 @@ type Store interface {
 	// what is owed because of it: ErrConflict.
 	Devices(ctx context.Context, u User) (Devices, error)
 	SaveDevices(ctx context.Context, d Devices, owe ...Delivery) error
-	// ClaimEndpoint notes who an endpoint belongs to and returns who it
-	// belonged to before; the zero User if nobody.
-	ClaimEndpoint(ctx context.Context, fingerprint []byte, u User) (User, error)
+	// Endpoint is whose an endpoint is, the zero Claim if nobody's. ClaimEndpoint
+	// swaps it, a Claim without a user releases it: ErrConflict. KeepEndpoint lets it
+	// live on; it is forgotten after a few years.
+	Endpoint(ctx context.Context, fingerprint []byte) (Claim, error)
+	ClaimEndpoint(ctx context.Context, fingerprint []byte, c Claim) error
+	KeepEndpoint(ctx context.Context, fingerprint []byte) error
+	// SpendNotice counts a push about a subscription itself, unless its endpoint or
+	// its user has had as many as may be: then it tells how long to wait.
+	SpendNotice(ctx context.Context, fingerprint []byte, u User, l NoticeLimits) (wait time.Duration, err error)
 
 	// Delivery: ErrNotFound if it was never attempted, or is forgotten.
 	Delivery(ctx context.Context, id string) (Delivery, error)

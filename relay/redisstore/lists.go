@@ -193,7 +193,7 @@ func (s *Store) Crowd(ctx context.Context, c relay.Challenge, within time.Durati
 	ended := pipe.ZCount(ctx, s.keys.ended(p, h, c.UserID), from, to)
 	newer := pipe.ZRevRank(ctx, live, liveMember(c))
 	newest := pipe.ZRevRange(ctx, live, 0, relay.CrowdSize) // c may be among them
-	cmds, _ := pipe.Exec(ctx) // whose error is that of one of them
+	cmds, _ := pipe.Exec(ctx)                               // whose error is that of one of them
 	for _, cmd := range cmds {
 		if err := cmd.Err(); err != nil && err != redis.Nil { // nil: it is not live any more
 			return relay.Crowd{}, s.away(err)
@@ -281,22 +281,4 @@ func (s *Store) Cards(ctx context.Context, u relay.User) ([]string, error) {
 		return nil, s.away(err)
 	}
 	return cards, nil
-}
-
-// endpointLife outlives any push service's subscription that is still used:
-// apps register anew at every start.
-const endpointLife = 400 * 24 * time.Hour
-
-// ClaimEndpoint swaps who an endpoint belongs to.
-func (s *Store) ClaimEndpoint(ctx context.Context, fingerprint []byte, u relay.User) (relay.User, error) {
-	p := int(fingerprint[0]) % s.Options.Partitions
-	former, err := s.rdb.SetArgs(ctx, s.keys.endpoint(p, fingerprint), u.Merchant+"\t"+u.ID, redis.SetArgs{Get: true, TTL: endpointLife}).Result()
-	if err == redis.Nil {
-		return relay.User{}, nil
-	}
-	if err != nil {
-		return relay.User{}, s.away(err)
-	}
-	merchant, id, _ := strings.Cut(former, "\t")
-	return relay.User{Merchant: merchant, ID: id}, nil
 }
