@@ -104,10 +104,10 @@ func (o PushOptions) silence(c Challenge, crowd Crowd) string {
 	return ""
 }
 
-// Like tells whether two challenges ask the cardholder the same: nobody could tell
-// their notifications apart.
+// like tells whether another challenge asks the cardholder the same: nobody could
+// tell their notifications apart. One without an owner is about to get c's.
 func (c Challenge) like(o Challenge) bool {
-	return c.Holder() == o.Holder() && c.UserID == o.UserID && c.Kind == o.Kind && c.Method == o.Method && c.Currency == o.Currency &&
+	return c.Holder() == o.Holder() && (c.UserID == o.UserID || o.UserID == "") && c.Kind == o.Kind && c.Method == o.Method && c.Currency == o.Currency &&
 		c.Payee == o.Payee && (c.Amount == o.Amount || SameAmount(c.Amount, o.Amount))
 }
 
@@ -185,9 +185,6 @@ const planLife = time.Second
 
 // takenOver tells whether a newer challenge is on c's notification.
 func (w *Worker) takenOver(ctx context.Context, c Challenge, crowd Crowd) (bool, error) {
-	if crowd.Newer == 0 {
-		return false, nil
-	}
 	others, err := w.svc.others(ctx, crowd)
 	return err == nil && overtaken(c, c.tag(), others, w.svc.store.Now()), err
 }
