@@ -22,7 +22,6 @@ const (
 	codeUnauthorized     relay.Code = "unauthorized"
 	codeRecentLogin      relay.Code = "recent_login_required"
 	codeForbidden        relay.Code = "forbidden"
-	codeRateLimited      relay.Code = "rate_limited"
 	codeTooLarge         relay.Code = "too_large"
 	codeMethodNotAllowed relay.Code = "method_not_allowed"
 	codeInvalidSignature relay.Code = "invalid_signature"
@@ -42,6 +41,7 @@ var statuses = map[relay.Code]int{
 	relay.CodeInvalidRequest: http.StatusBadRequest,
 	relay.CodeNotConfigured:  http.StatusNotFound,
 	relay.CodeUnknown:        http.StatusNotFound,
+	relay.CodeRateLimited:    http.StatusTooManyRequests,
 	relay.CodeUnavailable:    http.StatusServiceUnavailable,
 	relay.CodeStepUpRequired: http.StatusForbidden,
 	relay.CodeStepUpFailed:   http.StatusForbidden,
@@ -51,7 +51,6 @@ var statuses = map[relay.Code]int{
 	codeUnauthorized:     http.StatusUnauthorized,
 	codeRecentLogin:      http.StatusUnauthorized,
 	codeForbidden:        http.StatusForbidden,
-	codeRateLimited:      http.StatusTooManyRequests,
 	codeTooLarge:         http.StatusRequestEntityTooLarge,
 	codeMethodNotAllowed: http.StatusMethodNotAllowed,
 	codeInvalidSignature: http.StatusUnauthorized,
@@ -97,8 +96,8 @@ func refusal(err error) *relay.Refusal {
 	if r, ok := errors.AsType[*relay.Refusal](err); ok {
 		return r
 	}
-	if _, ok := errors.AsType[limited](err); ok {
-		return &relay.Refusal{Code: codeRateLimited, Detail: "Too many requests; the Retry-After header says when to come again."}
+	if l, ok := errors.AsType[limited](err); ok {
+		return &relay.Refusal{Code: relay.CodeRateLimited, Detail: "Too many requests; the Retry-After header says when to come again.", After: l.after}
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return errTooLarge
@@ -129,8 +128,8 @@ func (s *Server) fail(c *gin.Context, err error) {
 	if status >= http.StatusInternalServerError {
 		_ = c.Error(err) // for logRequest; it returns what it was given
 	}
-	if l, ok := errors.AsType[limited](err); ok {
-		setRetryAfter(c.Writer.Header(), l.after)
+	if r.Code == relay.CodeRateLimited {
+		setRetryAfter(c.Writer.Header(), r.After)
 	}
 	writeProblem(c.Writer, r, status)
 	c.Abort()

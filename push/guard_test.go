@@ -19,7 +19,11 @@ import (
 var privateAddresses = []string{
 	"169.254.169.254", "127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "0.0.0.0", "255.255.255.255", "224.0.0.1",
 	"::1", "::", "fe80::1", "fc00::1", "fd00:ec2::254", "ff02::1",
-	"::ffff:127.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::a00:1", "2002:7f00:1::",
+	"::ffff:127.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "::ffff:0:127.0.0.1",
+	"64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::a00:1", // NAT64
+	"2002:7f00:1::", "2002:a9fe:a9fe::1", // 6to4
+	"2001:0:7f00:1::", "2001:0:53aa:64c:0:fbff:5601:5601", // Teredo
+	"192.0.0.192", "198.18.0.1", "240.0.0.1", "fec0::1", "2001:db8::1",
 }
 
 func TestDialerRefusesPrivateAddresses(t *testing.T) {
@@ -48,8 +52,45 @@ func TestDialerPorts(t *testing.T) {
 	}
 }
 
-// nameServer resolves every name to one address, for a resolver of Go's own.
-func nameServer(t *testing.T, address netip.Addr) *net.Resolver {
+// Hosts that a resolver may take for an address, whatever DNS says: what is checked
+// is the address that it comes to.
+func TestDialerRefusesAddressesInDisguise(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			t.Error("a connection was made")
+			c.Close()
+		}
+	}()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDialer(mustPolicy(t, false, "up.example.org:"+port))
+	for _, host := range []string{"localhost", "localhost.", "LOCALHOST", "127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "017700000001", "::1%lo"} {
+		c, err := d.DialContext(t.Context(), "tcp", net.JoinHostPort(host, port))
+		if err == nil {
+			c.Close()
+			t.Errorf("%s was dialled", host)
+		}
+		if host == "localhost" && !errors.Is(err, ssrf.ErrProhibitedIP) {
+			t.Errorf("%s: %v, want it refused by its address", host, err)
+		}
+	}
+}
+
+// nameServer resolves every name, for a resolver of Go's own: to the first address
+// at first, then to the next, and to the last one from then on.
+func nameServer(t *testing.T, addresses ...netip.Addr) *net.Resolver {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -63,8 +104,13 @@ func nameServer(t *testing.T, address netip.Addr) *net.Resolver {
 			if err != nil {
 				return
 			}
-			if n > 12 {
-				_, _ = conn.WriteTo(dnsAnswer(buf[:n], address), from)
+			if n <= 12 {
+				continue
+			}
+			answer := dnsAnswer(buf[:n], addresses[0])
+			_, _ = conn.WriteTo(answer, from)
+			if answer[7] == 1 && len(addresses) > 1 {
+				addresses = addresses[1:]
 			}
 		}
 	}()
@@ -104,6 +150,27 @@ func TestNameThatResolvesToAPrivateAddress(t *testing.T) {
 		r := s.Send(t.Context(), d.subscription("https://push.example.org"+secretPath), Message{})
 		if r.Verdict != Fault || !errors.Is(r.Err, ssrf.ErrProhibitedIP) {
 			t.Errorf("%s: %+v", a, r)
+		}
+	}
+}
+
+// DNS rebinding: a name that was public when somebody looked is private when it is
+// dialled.
+func TestNameThatIsRebound(t *testing.T) {
+	t.Parallel()
+	for _, a := range []string{"127.0.0.1", "169.254.169.254", "10.0.0.1"} {
+		p := mustPolicy(t, false, "push.example.org")
+		s := newTestSender(t, newTestVAPID(t), p)
+		dialer := newDialer(p)
+		dialer.Resolver = nameServer(t, netip.MustParseAddr("93.184.216.34"), netip.MustParseAddr(a))
+		s.client.Transport = newTransport(dialer)
+		looked, err := dialer.Resolver.LookupNetIP(t.Context(), "ip4", "push.example.org")
+		if err != nil || len(looked) != 1 || looked[0].String() != "93.184.216.34" {
+			t.Fatalf("at first it is %v, %v", looked, err)
+		}
+		r := s.Send(t.Context(), newDevice(t).subscription("https://push.example.org"+secretPath), Message{})
+		if r.Verdict != Fault || !errors.Is(r.Err, ssrf.ErrProhibitedIP) {
+			t.Errorf("then %s: %+v", a, r)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package push
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -27,6 +28,7 @@ const (
 type Notice struct {
 	Phase       Phase
 	ChallengeID string
+	Tag         string // of the notification, which replaces one with the same; empty: the challenge's id
 	Kind        string // three_ds, card_verification
 	Method      string // approve, otp, url
 	Status      string
@@ -114,7 +116,7 @@ func (n Notice) Payload(apple bool) []byte {
 		Title:    title,
 		Body:     text,
 		Navigate: appURL(n.PublicURL) + "#/challenges/" + n.ChallengeID,
-		Tag:      n.ChallengeID,
+		Tag:      cmp.Or(n.Tag, n.ChallengeID),
 		Lang:     Language(n.Lang),
 		Silent:   n.Phase == Ended,
 	}}
@@ -168,10 +170,10 @@ func TestPayload(lang, publicURL string, apple bool) []byte {
 	return b.fit(b.encode(apple), apple)
 }
 
-// Topic is the RFC 8030 topic of a challenge: 32 base64url characters that let the
-// push service replace an older message and tell it nothing of the id.
-func Topic(challengeID string) string {
-	sum := sha256.Sum256([]byte("approval relay push topic\x00" + challengeID))
+// Topic is the RFC 8030 topic of a notification: 32 base64url characters that let
+// the push service replace an older message and tell it nothing of the tag.
+func Topic(tag string) string {
+	sum := sha256.Sum256([]byte("approval relay push topic\x00" + tag))
 	return encodeKey(sum[:24])
 }
 

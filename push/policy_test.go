@@ -4,6 +4,7 @@ import (
 	"crypto/ecdh"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"net/url"
 	"slices"
@@ -96,6 +97,33 @@ func TestParseEndpoint(t *testing.T) {
 		{strict, "https://fcm.googleapis.com/x y"},
 		{strict, "https://fcm.googleapis.com/x\r\nHost: evil"},
 		{strict, "https://fcm。googleapis.com/x"},
+		{strict, "https://ｆcm.googleapis.com/x"},
+		{strict, "https://fcm.googleapis.com\u200b/x"},
+		{strict, "https://fcm.googleapıs.com/x"},
+		{strict, "https://fcm.xn--googleaps-ufb.com/x"},
+		{strict, "https://web.push.apple.com.xn--p1ai/x"},
+		{strict, "https://xn--push-apple-9za.com/x"},
+		{strict, "https://localhost/x"},
+		{strict, "https://localhost./x"},
+		{strict, "https://2130706433/x"},
+		{strict, "https://0x7f000001/x"},
+		{strict, "https://0177.0.0.1/x"},
+		{strict, "https://127.1/x"},
+		{strict, "https://0251.0376.0251.0376/latest/meta-data"},
+		{strict, "https://0xa9fea9fe/latest/meta-data"},
+		{strict, "https://2852039166/latest/meta-data"},
+		{strict, "https://[fd00:ec2::254]/latest/meta-data"},
+		{strict, "https://[::ffff:169.254.169.254]/x"},
+		{strict, "https://[64:ff9b::a9fe:a9fe]/x"},
+		{strict, "https://3405803785/p"}, // 203.0.113.9, which is allowed as it is
+		{strict, "https://[::ffff:203.0.113.9]/p"},
+		{strict, "https://fcm.googleapis.com:80/x"},
+		{strict, "https://fcm.googleapis.com:443:80/x"},
+		{strict, "https://fcm.googleapis.com:+443/x"},
+		{strict, "https://fcm.googleapis.com:65979/x"}, // 443 + 65536
+		{strict, "https://fcm.googleapis.com:443@169.254.169.254/x"},
+		{strict, "https://fcm.googleapis.com%40169.254.169.254/x"},
+		{strict, "//fcm.googleapis.com/x"},
 		{strict, "https://[::1]/x"},
 		{strict, "https://127.0.0.1/x"},
 		{strict, "https://up.example.net/x"},
@@ -222,8 +250,12 @@ func FuzzParse(f *testing.F) {
 			if err != nil || len(sub.Endpoint) > 1000 || u.User != nil || strings.ContainsAny(sub.Endpoint, "# \r\n\t\x00") {
 				t.Fatalf("accepted %q", sub.Endpoint)
 			}
-			if k, err := base64.RawURLEncoding.DecodeString(sub.P256dh); err != nil || len(k) != 65 || k[0] != 4 {
+			k, err := base64.RawURLEncoding.DecodeString(sub.P256dh)
+			if err != nil || len(k) != 65 || k[0] != 4 {
 				t.Fatalf("accepted p256dh %q", sub.P256dh)
+			}
+			if _, err := ecdh.P256().NewPublicKey(k); err != nil {
+				t.Fatalf("p256dh %q is not on the curve", sub.P256dh)
 			}
 			if k, err := base64.RawURLEncoding.DecodeString(sub.Auth); err != nil || len(k) != 16 {
 				t.Fatalf("accepted auth %q", sub.Auth)
@@ -232,6 +264,10 @@ func FuzzParse(f *testing.F) {
 		sub, err := strict.Parse(endpoint, p256dh, auth)
 		if err != nil {
 			return
+		}
+		var stored Subscription
+		if j, err := json.Marshal(sub); err != nil || json.Unmarshal(j, &stored) != nil || stored != sub {
+			t.Fatalf("%q is stored as another: %v", sub.Endpoint, err)
 		}
 		// Not by url.Parse: the authority as any HTTP client must read it (RFC 3986, section 3.2).
 		rest, ok := strings.CutPrefix(sub.Endpoint, "https://")

@@ -2,11 +2,9 @@ package relay
 
 import (
 	"context"
-	"crypto/subtle"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -223,7 +221,8 @@ func (s *Service) ActionUser(ctx context.Context, token string) (u User, challen
 var ErrPushOff = refuse(CodeNotConfigured, "Push is not configured here: the operator has set no push.vapid keys.")
 
 // Subscribe registers a push subscription. A new or changed one is pending and
-// is owed a push that carries its activation code. lang is what its notifications
+// is owed a push that carries its activation code: rate_limited beyond what one
+// endpoint, or one user, may be owed of these. lang is what its notifications
 // are written in, as push.Language knows it; empty if the device did not say.
 func (s *Service) Subscribe(ctx context.Context, u User, p push.Subscription, label, lang string) (sub Subscription, created bool, err error) {
 	if !s.Push.On {
@@ -233,9 +232,9 @@ func (s *Service) Subscribe(ctx context.Context, u User, p push.Subscription, la
 		partition := u.Partition(s.store.Partitions())
 		d, sub, created = d.Add(p, label, lang, newID(prefixSubscription, partition, now), s.Push.MaxSubscriptions, now)
 		if sub.Active {
-			return d, nil, nil
+			return d, nil, s.keepEndpoint(ctx, p)
 		}
-		return d, []Delivery{s.pushDelivery(u, sub.ID, NoticeActivation, now, activationTime)}, nil
+		return d, []Delivery{s.pushDelivery(u, sub.ID, NoticeActivation, now, activationTime)}, s.spendNotice(ctx, u, p)
 	})
 	return sub, created, err
 }
@@ -248,7 +247,8 @@ func (s *Service) pushDelivery(u User, sub string, n Notice, now time.Time, life
 	}
 }
 
-// changeDevices swaps a user's devices; a lost race is decided again.
+// changeDevices swaps a user's devices; a lost race is decided again. It owes the
+// release of what is removed.
 func (s *Service) changeDevices(ctx context.Context, u User, decide func(Devices, time.Time) (Devices, []Delivery, error)) (Devices, error) {
 	for range swapTries {
 		d, err := s.store.Devices(ctx, u)
@@ -260,6 +260,11 @@ func (s *Service) changeDevices(ctx context.Context, u User, decide func(Devices
 		if refusal != nil && !errors.Is(refusal, errWrongCode) {
 			return Devices{}, refusal
 		}
+		releases, err := s.releases(ctx, u, d, next)
+		if err != nil {
+			return Devices{}, err
+		}
+		owe = append(owe, releases...)
 		// A wrong code is stored too: the try counts.
 		err = s.store.SaveDevices(ctx, next, owe...)
 		if errors.Is(err, ErrConflict) {
@@ -271,43 +276,6 @@ func (s *Service) changeDevices(ctx context.Context, u User, decide func(Devices
 		return next, refusal
 	}
 	return Devices{}, fmt.Errorf("the user's devices changed %d times at once: %w", swapTries, ErrUnavailable)
-}
-
-// activationCode is derived, not stored: it is bound to the subscription and
-// its keys.
-func activationCode(root crypto.Root, u User, sub Subscription) string {
-	return root.Activation(u.Merchant, u.ID, sub.ID, sub.Push.Endpoint, sub.Push.P256dh, sub.Push.Auth)
-}
-
-// Activate proves that the endpoint is the caller's, by the code that was
-// pushed to it. Whoever had the endpoint before loses it: a browser that
-// another user now signs in with must not show the former one's payments.
-func (s *Service) Activate(ctx context.Context, u User, id, code string) error {
-	root, err := s.rootKey(ctx)
-	if err != nil {
-		return err
-	}
-	d, err := s.changeDevices(ctx, u, func(d Devices, now time.Time) (Devices, []Delivery, error) {
-		sub, _ := d.Find(id)
-		d, err := d.Activate(id, subtle.ConstantTimeCompare([]byte(activationCode(root, u, sub)), []byte(code)) == 1, now)
-		return d, nil, err
-	})
-	if err != nil {
-		return err
-	}
-	sub, _ := d.Find(id)
-	former, err := s.store.ClaimEndpoint(ctx, root.Fingerprint([]byte("endpoint"), []byte(sub.Push.Endpoint)), u)
-	if err != nil {
-		return fmt.Errorf("claim the endpoint: %w", err)
-	}
-	if former == (User{}) || former == u {
-		return nil
-	}
-	_, err = s.changeDevices(ctx, former, func(d Devices, _ time.Time) (Devices, []Delivery, error) {
-		d.List = slices.DeleteFunc(slices.Clone(d.List), func(o Subscription) bool { return o.Push.Endpoint == sub.Push.Endpoint })
-		return d, nil, nil
-	})
-	return err
 }
 
 // Subscriptions of the user, pending ones included.
@@ -348,7 +316,7 @@ func (s *Service) TestPush(ctx context.Context, u User, id string) error {
 		case !sub.Active:
 			return d, nil, Invalid("id", "This subscription is not active yet; activate it with the code that was pushed to it.")
 		}
-		return d, []Delivery{s.pushDelivery(u, id, NoticeTest, now, testLife)}, nil
+		return d, []Delivery{s.pushDelivery(u, id, NoticeTest, now, testLife)}, s.spendNotice(ctx, u, sub.Push)
 	})
 	return err
 }

@@ -133,6 +133,7 @@ type Challenge struct {
 	PushesFailed int    `json:"pf,omitempty"` // of these, whose first attempt failed
 	Announced    bool   `json:"an,omitempty"`
 	Silence      string `json:"si,omitempty"` // why the announcement was owed to no device
+	Tag          string `json:"tg,omitempty"` // of the notification that it took over from one like it; "": its own
 	Trace        string `json:"tp,omitempty"` // the W3C traceparent of its arrival, if there are traces
 
 	StepUp *StepUp `json:"su,omitempty"` // approving needs a passkey; nil: it does not

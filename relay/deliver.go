@@ -134,7 +134,7 @@ func (w *Worker) message(ctx context.Context, d Delivery, u User, sub Subscripti
 		return m, "the challenge has ended", nil
 	}
 	n := w.notice(c, sub.Lang)
-	m = push.Message{Urgency: "high", Topic: push.Topic(c.ID), TTL: testLife}
+	m = push.Message{Urgency: "high", Topic: push.Topic(c.tag()), TTL: testLife}
 	switch {
 	case d.Notice != NoticeEnded:
 	case c.Status == Pending: // of what is not over, devices are told in this way only that
@@ -143,6 +143,9 @@ func (w *Worker) message(ctx context.Context, d Delivery, u User, sub Subscripti
 		n.Phase = push.Ended
 		m.Payload = n.Payload(apple)
 		return m, "", nil
+	}
+	if why, err := w.outdated(ctx, d, c); why != "" || err != nil {
+		return m, why, err
 	}
 	if err := w.live(ctx, &n, c, u, sub); err != nil {
 		return m, "", err
@@ -153,7 +156,7 @@ func (w *Worker) message(ctx context.Context, d Delivery, u User, sub Subscripti
 
 func (w *Worker) notice(c Challenge, lang string) push.Notice {
 	return push.Notice{
-		Phase: push.Announce, ChallengeID: c.ID, Kind: string(c.Kind), Method: string(c.Method), Status: string(c.Status),
+		Phase: push.Announce, ChallengeID: c.ID, Tag: c.Tag, Kind: string(c.Kind), Method: string(c.Method), Status: string(c.Status),
 		Amount: c.Amount, Currency: c.Currency, Payee: c.Payee, Last4: c.Last4, Wallet: c.Wallet,
 		ExpiresAt: c.ExpiresAt, PublicURL: w.svc.PublicURL, Minimal: w.svc.Push.Minimal, Lang: lang, StepUp: c.StepUp != nil,
 	}

@@ -19,12 +19,13 @@ const (
 	KindEnded    Kind = "ended"    // find the devices that must hear that it ended, or that it can only be rejected
 	KindExpire   Kind = "expire"   // look at a challenge whose time is up
 	KindLearn    Kind = "learn"    // index a card under its user, adopt its unassigned challenges
+	KindRelease  Kind = "release"  // give up the claim of a subscription that is gone
 )
 
 // Inner tells whether the kind is a step of ours and no delivery to outside.
 func (k Kind) Inner() bool {
 	switch k {
-	case KindAnnounce, KindEnded, KindExpire, KindLearn:
+	case KindAnnounce, KindEnded, KindExpire, KindLearn, KindRelease:
 		return true
 	}
 	return false
@@ -83,13 +84,14 @@ type Delivery struct {
 	ID          string         `json:"id,omitempty"` // inner ones have none
 	Kind        Kind           `json:"k"`
 	Merchant    string         `json:"m,omitempty"`
-	Target      string         `json:"t,omitempty"` // forward: the target's name; push: the subscription's id
+	Target      string         `json:"t,omitempty"` // forward: the target's name; push, release: the subscription's id
 	Notice      Notice         `json:"n,omitempty"`
 	EventID     string         `json:"e,omitempty"`
 	ChallengeID string         `json:"c,omitempty"`
 	UserID      string         `json:"u,omitempty"`
 	CardID      string         `json:"ca,omitempty"`
 	Supersedes  []string       `json:"su,omitempty"` // announce: the pending challenges of the same card and reference
+	Endpoint    []byte         `json:"ep,omitempty"` // release: the endpoint's fingerprint
 	Status      DeliveryStatus `json:"st,omitempty"`
 	CreatedAt   time.Time      `json:"cr,omitzero"`
 	Next        time.Time      `json:"nx,omitzero"` // not before

@@ -1,6 +1,9 @@
 package relay
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Code names a refusal as the contract does; api maps each to one HTTP status.
 type Code string
@@ -17,6 +20,7 @@ const (
 	CodeCancelled      Code = "cancelled"
 	CodeNotConfigured  Code = "not_configured"
 	CodeUnknown        Code = "unknown_merchant"
+	CodeRateLimited    Code = "rate_limited"
 	CodeUnavailable    Code = "store_unavailable"
 	CodeStepUpRequired Code = "step_up_required"
 	CodeStepUpFailed   Code = "step_up_failed"
@@ -30,7 +34,8 @@ const (
 type Refusal struct {
 	Code   Code
 	Detail string
-	Field  string // the offending field of an invalid_request
+	Field  string        // the offending field of an invalid_request
+	After  time.Duration // of a rate_limited: when to come again
 }
 
 func (r *Refusal) Error() string { return string(r.Code) + ": " + r.Detail }

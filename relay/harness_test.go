@@ -42,6 +42,9 @@ type harness struct {
 	logs  *logBuffer
 	ring  *crypto.Keyring
 
+	options relay.Options
+	log     *slog.Logger
+
 	pusher     *pusher
 	issuer     *issuer
 	downstream *downstream
@@ -51,6 +54,11 @@ type harness struct {
 // newHarness runs everything; change may alter the options.
 func newHarness(t *testing.T, change func(*relay.Options)) *harness {
 	t.Parallel()
+	return newHarnessOn(t, redisstore.Embedded, change)
+}
+
+// newHarnessOn runs everything on a Redis.
+func newHarnessOn(t *testing.T, url string, change func(*relay.Options)) *harness {
 	secret, err := crypto.ParseSecret(strings.Repeat("k", 32), crypto.UTF8)
 	if err != nil {
 		t.Fatal(err)
@@ -72,8 +80,9 @@ func newHarness(t *testing.T, change func(*relay.Options)) *harness {
 	}
 	log := slog.New(slog.NewJSONHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: withoutTime}))
 	h := &harness{t: t, ctx: t.Context(), logs: logs, clock: &clock{now: start}, ring: ring, pusher: &pusher{}, issuer: &issuer{}, downstream: &downstream{}}
-	h.store = openStore(t, h.clock, log)
+	h.store = openStore(t, url, h.clock, log)
 	h.Service = relay.New(o, h.store, log)
+	h.options, h.log = o, log
 	w := relay.NewWorker(h.Service, h.store, relay.Outside{Pusher: h.pusher, Issuer: h.issuer, Downstream: h.downstream}, log)
 
 	ctx, cancel := context.WithCancel(context.Background())
@@ -122,14 +131,14 @@ func target(name string, events ...string) relay.Target {
 		Schedule: relay.Schedule{Retry: []time.Duration{5 * time.Second, 30 * time.Second}}}
 }
 
-func openStore(t *testing.T, c *clock, log *slog.Logger) *watchedStore {
+func openStore(t *testing.T, url string, c *clock, log *slog.Logger) *watchedStore {
 	vault, err := crypto.NewVault(crypto.GenerateKey())
 	if err != nil {
 		t.Fatal(err)
 	}
 	const partitions = 2
 	s, err := redisstore.Open(redisstore.Options{
-		URL: redisstore.Embedded, Prefix: "relay", Partitions: partitions, Vault: vault, Node: "node-1", Clock: c.Now, Log: log,
+		URL: url, Prefix: "relay", Partitions: partitions, Vault: vault, Node: "node-1", Clock: c.Now, Log: log,
 		Retention: redisstore.Retention{Challenges: 72 * time.Hour, Events: 72 * time.Hour, Deliveries: 72 * time.Hour},
 	})
 	if err != nil {

@@ -39,7 +39,7 @@ type PushOptions struct {
 	Minimal          bool // no amount and no payee on the lock screen
 	ActionToken      bool
 	MaxSubscriptions int
-	CardCount        int // at most so many challenges of a card are pushed
+	CardCount        int // at most so many challenges of a card are pushed within CardWindow
 	CardWindow       time.Duration
 	MuteAfterReport  time.Duration
 }
@@ -469,5 +469,5 @@ func (s *Service) swap(ctx context.Context, id string, decide func(c Challenge, 
 // sameChallenge compares what the pure steps may change.
 func sameChallenge(a, b Challenge) bool {
 	return a.Status == b.Status && a.UserID == b.UserID && a.Decision == b.Decision && a.Failure == b.Failure &&
-		a.RevealedAt.Equal(b.RevealedAt) && a.PushesOwed == b.PushesOwed && a.PushesFailed == b.PushesFailed && a.StepUp == b.StepUp && a.Announced == b.Announced && a.Silence == b.Silence
+		a.RevealedAt.Equal(b.RevealedAt) && a.PushesOwed == b.PushesOwed && a.PushesFailed == b.PushesFailed && a.StepUp == b.StepUp && a.Announced == b.Announced && a.Silence == b.Silence && a.Tag == b.Tag
 }

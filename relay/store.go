@@ -39,13 +39,15 @@ type Store interface {
 	Event(ctx context.Context, id string) (Event, error)
 	// Challenges lists newest first, of all holders together.
 	Challenges(ctx context.Context, q ChallengeQuery) ([]Challenge, error)
-	// Unassigned lists the pending challenges of a card that have no owner.
+	// Unassigned lists the pending challenges of a card that have no owner, newest
+	// first.
 	Unassigned(ctx context.Context, h Holder) ([]Challenge, error)
-	// Recent counts the challenges of c's holder and owner that were created
-	// within a time before c, c included.
-	Recent(ctx context.Context, c Challenge, within time.Duration) (int, error)
-	// Muted tells whether pushes for the holder are silenced.
-	Muted(ctx context.Context, h Holder) (bool, error)
+	// Crowd reads in one round trip what surrounds a challenge; Recent counts those
+	// created within a time before it.
+	Crowd(ctx context.Context, c Challenge, within time.Duration) (Crowd, error)
+	// Named loads challenges, in order; those that are forgotten, or that only a
+	// newer version can read, are left out.
+	Named(ctx context.Context, ids []string) ([]Challenge, error)
 
 	// Owner of a card: ErrNotFound if unknown.
 	Owner(ctx context.Context, h Holder) (Owner, error)
@@ -63,9 +65,15 @@ type Store interface {
 	// what is owed because of it: ErrConflict.
 	Devices(ctx context.Context, u User) (Devices, error)
 	SaveDevices(ctx context.Context, d Devices, owe ...Delivery) error
-	// ClaimEndpoint notes who an endpoint belongs to and returns who it
-	// belonged to before; the zero User if nobody.
-	ClaimEndpoint(ctx context.Context, fingerprint []byte, u User) (User, error)
+	// Endpoint is whose an endpoint is, the zero Claim if nobody's. ClaimEndpoint
+	// swaps it, a Claim without a user releases it: ErrConflict. KeepEndpoint lets it
+	// live on; it is forgotten after a few years.
+	Endpoint(ctx context.Context, fingerprint []byte) (Claim, error)
+	ClaimEndpoint(ctx context.Context, fingerprint []byte, c Claim) error
+	KeepEndpoint(ctx context.Context, fingerprint []byte) error
+	// SpendNotice counts a push about a subscription itself, unless its endpoint or
+	// its user has had as many as may be: then it tells how long to wait.
+	SpendNotice(ctx context.Context, fingerprint []byte, u User, l NoticeLimits) (wait time.Duration, err error)
 
 	// Passkeys of a user; none is an empty value. SavePasskeys writes them and what is
 	// owed because of it: ErrConflict.

@@ -36,47 +36,6 @@ func (w *Worker) announce(ctx context.Context, lease Lease) error {
 	})
 }
 
-// plan is what was read to decide about an announcement: whom to ring, or that
-// nobody may be rung.
-type plan struct {
-	owner   string // that it was made for
-	devices Devices
-	silence string // why it is listed and not pushed; "" if it may be pushed
-	quiet   bool   // that is on purpose: nobody has to be told by other means
-}
-
-func (w *Worker) plan(ctx context.Context, c Challenge) (plan, error) {
-	p := plan{owner: c.UserID}
-	switch {
-	case c.Status != Pending:
-		return p, nil
-	case c.UserID == "":
-		p.silence = "nobody knows whose the card is"
-		return p, nil
-	case !w.svc.Push.On:
-		p.silence = "there are no push.vapid keys"
-	}
-	muted, err := w.svc.store.Muted(ctx, c.Holder())
-	if err != nil {
-		return p, fmt.Errorf("read whether pushes are muted: %w", err)
-	}
-	n, err := w.svc.store.Recent(ctx, c, w.svc.Push.CardWindow)
-	if err != nil {
-		return p, fmt.Errorf("count the card's challenges: %w", err)
-	}
-	switch {
-	case muted:
-		p.silence, p.quiet = "pushes are muted, because the cardholder reported fraud (push.mute_after_report)", true
-	case n > w.svc.Push.CardCount:
-		p.silence, p.quiet = "the card has had too many challenges of late (push.per_card_limit)", true
-	}
-	p.devices, err = w.svc.store.Devices(ctx, c.Owner())
-	if err != nil {
-		return p, fmt.Errorf("read the owner's devices: %w", err)
-	}
-	return p, nil
-}
-
 // announced is the pure part: the challenge as announced, and what that owes.
 // One that got its owner since the plan was made is planned again.
 func (w *Worker) announced(c Challenge, p plan, now time.Time) (Challenge, func(*Step)) {
@@ -98,7 +57,7 @@ func (w *Worker) announced(c Challenge, p plan, now time.Time) (Challenge, func(
 	next.PushesOwed += len(owe)
 	switch {
 	case len(owe) > 0:
-		next.Silence = ""
+		next.Silence, next.Tag = "", p.tag
 	case !pending:
 		next.Silence = "it had ended before anybody could be told"
 	case p.silence == "":
@@ -183,8 +142,10 @@ func (w *Worker) swapRecord(ctx context.Context, lease Lease, d Delivery, decide
 func nothingElse(*Step) {}
 
 // tellEnded owes every device of the owner a word that the challenge has ended, or
-// can only be rejected, so that no stale notification stays. The one that decided knows already, unless
-// the decision came to nothing: its page may be closed by then.
+// can only be rejected, so that no stale notification stays. The one that decided
+// knows already, unless the decision came to nothing: its page may be closed by
+// then. A notification that a newer challenge has taken over stays as it is, for
+// that one still waits.
 func (w *Worker) tellEnded(ctx context.Context, lease Lease) error {
 	c, err := w.svc.store.Challenge(ctx, lease.Delivery.ChallengeID)
 	if errors.Is(err, ErrNotFound) {
@@ -195,6 +156,17 @@ func (w *Worker) tellEnded(ctx context.Context, lease Lease) error {
 	}
 	ctx, span := w.svc.begin(ctx, string(KindEnded), trace.SpanKindInternal, c.Trace)
 	defer end(span, nil, "challenge_id", c.ID, "event_id", c.EventID(), "merchant", c.Merchant, "status", string(c.Status))
+	crowd, err := w.svc.store.Crowd(ctx, c, w.svc.Push.CardWindow)
+	if err != nil {
+		return fmt.Errorf("read what surrounds the challenge: %w", err)
+	}
+	taken, err := w.takenOver(ctx, c, crowd)
+	if err != nil {
+		return err
+	}
+	if taken {
+		return w.settle(ctx, lease, lease.Delivery, Step{})
+	}
 	devices, err := w.svc.store.Devices(ctx, c.Owner())
 	if err != nil {
 		return fmt.Errorf("read the owner's devices: %w", err)

@@ -37,7 +37,7 @@ const (
 	deadEvent    = "evt_ of a dead letter"
 )
 
-var keyKinds = regexp.MustCompile(`^relay:(?:(root|nodes|parked|takeover:)|\{p0[01]\}:(?:(evt_|chl_|dlv_)\w{28}$|(dup:|owner:|live:|ended:|mute:|q:|devices:|cards:|endpoint:|ix:[ehtdso]:)|(due|dead|owed|count|retrying)$))`)
+var keyKinds = regexp.MustCompile(`^relay:(?:(root|nodes|parked|takeover:)|\{p0[01]\}:(?:(evt_|chl_|dlv_)\w{28}$|(dup:|owner:|live:|ended:|mute:|q:|devices:|cards:|endpoint:|notices:|ix:[ehtdso]:)|(due|dead|owed|count|retrying)$))`)
 
 // unlimited are the kinds without a TTL: bounded by count, or by what is owed.
 var unlimited = map[string]bool{"root": true, "nodes": true, "owner:": true, "cards:": true, "devices:": true, "q:": true, "due": true, "owed": true, "count": true}

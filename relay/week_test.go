@@ -29,7 +29,7 @@ const (
 
 	// As in redisstore: of dead letters, and of whose an endpoint is.
 	deadLife     = 30 * day
-	endpointLife = 400 * day
+	endpointLife = 1000 * day
 
 	warm  = 4 // the first day at whose end all that retention forgets has begun to go
 	grain = 15 * time.Minute

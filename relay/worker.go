@@ -253,6 +253,8 @@ func (w *Worker) dispatch(ctx context.Context, l *lane, lease Lease) error {
 		return w.expire(ctx, lease)
 	case KindLearn:
 		return w.learn(ctx, lease)
+	case KindRelease:
+		return w.release(ctx, lease)
 	case KindPush:
 		return w.push(ctx, lease)
 	case KindConfirm:

@@ -247,12 +247,13 @@ func (b *bench) post(ctx context.Context, due time.Time) {
 	b.sent.Store(id[4:], due)
 }
 
-// webhook is the n-th; its decrypted body is about 400 bytes.
+// webhook is the n-th; its decrypted body is about 400 bytes. No two amounts in a row
+// are the same, or challenges that wait would share a notification.
 func (b *bench) webhook(n int64) (string, map[string]any) {
 	user := fmt.Sprintf("bench-%d", n%int64(max(1, b.load.users)))
 	p := map[string]any{
 		"card_id": "card-" + user, "user_id": user, "occur_time": time.Now().UnixMilli(), "transaction_id": fmt.Sprintf("T%d-%d", time.Now().UnixNano(), n),
-		"transaction_amount": "100.20", "transaction_currency": "840", "merchant_name": "Sephora Digital", "merchant_country_code": "250",
+		"transaction_amount": fmt.Sprintf("%d.%02d", 100+n/100%900, n%100), "transaction_currency": "840", "merchant_name": "Sephora Digital", "merchant_country_code": "250",
 		"card_number": "4242********4242", "description": strings.Repeat("x", 120),
 	}
 	if b.load.kind == "event" {

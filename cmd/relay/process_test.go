@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -151,6 +152,59 @@ func TestKilled(t *testing.T) {
 			t.Errorf("the issuer got %+v", c)
 		}
 	}
+}
+
+// TestKilledAfterNotMe: "this wasn't me" is one tap. The node that took it dies
+// before anything of it has reached anybody; the next one tells the issuer, locks the
+// card, tells the team, and keeps the card silent.
+func TestKilledAfterNotMe(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first := w.run()
+	phone := w.device(first.client, "u1")
+	id := w.challenge(first.client, "CARD_3DS", purchase("c-1", "u1", "A-1"))
+	w.pushed(phone, 2)
+
+	asked := make(chan struct{}, 10)
+	var dead atomic.Bool
+	w.issuer.Behave(func(int, string) sim.Behaviour {
+		asked <- struct{}{}
+		return sim.Behaviour{Hang: !dead.Load()}
+	})
+	w.downstream.Behave(func(int, string) sim.Behaviour { return sim.Behaviour{Hang: !dead.Load()} })
+	go func() {
+		_, _ = first.try("POST", first.token("u1"), "/v1/challenges/"+id+"/reject", `{"reason":"not_me"}`)
+	}() // dies with the node
+	<-asked
+	if err := first.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = first.cmd.Wait() // killed
+	dead.Store(true)
+
+	second := w.run()
+	second.until("it is rejected", func() bool {
+		return second.get(second.token("u1"), "/v1/challenges/"+id).text("status") == "rejected"
+	})
+	paths := func() map[string]bool {
+		done := map[string]bool{}
+		for _, c := range w.issuer.Calls() {
+			done[c.Path] = done[c.Path] || c.Status == http.StatusOK
+		}
+		return done
+	}
+	second.until("the issuer knows, and the card is locked", func() bool { return paths()["/card/3ds_confirm"] && paths()["/card/update_status"] })
+	w.forwarded(second.client, "relay.challenge.reported", func(d sim.Delivery) bool { return true })
+	w.pushed(phone, 3) // that it has ended
+	muted := w.challenge(second.client, "CARD_3DS", purchase("c-1", "u1", "A-2"))
+	w.forwarded(second.client, "relay.challenge.created", func(d sim.Delivery) bool { return strings.Contains(string(d.Body), muted) }) // it is announced
+	heard := w.challenge(second.client, "CARD_3DS", purchase("c-2", "u1", "A-3"))
+	if last := (answer{json: w.pushed(phone, 4)[3].Payload}); last.text("challenge", "id") != heard {
+		t.Errorf("pushed is %v, want only what is of another card, %s", last.json, heard)
+	}
+	second.until("the silent one is there", func() bool {
+		return second.get(second.token("u1"), "/v1/challenges/"+muted).text("status") == "pending"
+	})
 }
 
 // TestCommands: the program as a person at a terminal has it.

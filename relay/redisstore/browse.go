@@ -191,7 +191,7 @@ func (s *Store) AllChallenges(ctx context.Context, q relay.StatusQuery) ([]relay
 			ids[i] = "chl_" + items[i].id[len("chl_"):]
 			items[i].id = ids[i]
 		}
-		list, err := s.challenges(ctx, ids)
+		list, err := s.Named(ctx, ids)
 		found := make(map[string]relay.Challenge, len(list))
 		for _, c := range list {
 			found[c.ID] = c

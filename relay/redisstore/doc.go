@@ -43,7 +43,9 @@
 //	prefix:{pNN}:devices:H        a user's subscriptions: version, tab, newline, sealed JSON
 //	prefix:{pNN}:passkeys:H       a user's passkeys: version, tab, newline, sealed JSON
 //	prefix:{pNN}:cards:H          set of a user's cards
-//	prefix:{pNN}:endpoint:FINGERPRINT  merchant, tab, user whose endpoint it is
+//	prefix:{pNN}:endpoint:FINGERPRINT  whose endpoint it is: version, merchant, user, subscription, tabs between
+//	prefix:{pNN}:notices:FINGERPRINT   sorted set by time: pushes about subscriptions to this endpoint, of late
+//	prefix:{pNN}:notices:H        the same, by user
 //	prefix:root                   the root key, sealed
 //	prefix:nodes                  sorted set of nodes by their last heartbeat (ms), negative if they left
 //	prefix:takeover:NODE          lock, tab, who takes over from a dead node

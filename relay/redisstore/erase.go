@@ -66,6 +66,7 @@ func (s *Store) EraseUser(ctx context.Context, u relay.User, cards []string) err
 	up := u.Partition(s.Options.Partitions)
 	drop(up, s.keys.ended(up, h, u.ID))
 	drop(up, s.keys.cards(up, u))
+	drop(up, s.keys.noticesOf(up, u))
 	for _, b := range byPartition {
 		if err := s.commit(ctx, "", noGate, *b); err != nil {
 			return err

@@ -46,6 +46,10 @@ func (k keys) cards(p int, u relay.User) string    { return k.tag(p) + "cards:" 
 func (k keys) endpoint(p int, fingerprint []byte) string {
 	return k.tag(p) + "endpoint:" + base64.RawURLEncoding.EncodeToString(fingerprint[:16])
 }
+func (k keys) notices(p int, fingerprint []byte) string {
+	return k.tag(p) + "notices:" + base64.RawURLEncoding.EncodeToString(fingerprint[:16])
+}
+func (k keys) noticesOf(p int, u relay.User) string { return k.tag(p) + "notices:" + userHolder(u) }
 
 func (k keys) root() string                { return k.prefix + ":root" }
 func (k keys) nodes() string               { return k.prefix + ":nodes" }

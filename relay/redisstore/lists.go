@@ -15,23 +15,33 @@ import (
 )
 
 // sameInstant is how many challenges of one holder may share a millisecond
-// without a page of the list losing one of them.
+// without a page of the list needing a second read.
 const sameInstant = 16
 
-// Challenges reads the index of the user and of each card in one pipeline, and
-// the records in a second.
+// listPages bounds how often a list reads on because what it read of a card was
+// somebody else's: of a card with thousands of challenges that wait, those of a
+// former owner hide at most as many as come after the first few hundred.
+const listPages = 8
+
+// listed is one index that a list is made of.
+type listed struct {
+	key  string
+	kept int // how many of it are in the list
+}
+
+// Challenges reads the newest of the index of the user and of each card in one
+// pipeline, and the records in a second. So it costs the same however many there
+// are. It reads on only where those of a card's former owner have made it short.
 func (s *Store) Challenges(ctx context.Context, q relay.ChallengeQuery) ([]relay.Challenge, error) {
-	ids, err := s.challengeIDs(ctx, q)
-	if err != nil {
-		return nil, err
+	var list []relay.Challenge
+	indexes := s.indexes(q)
+	for page := 0; page < listPages && len(indexes) > 0; page++ {
+		more, err := s.readOn(ctx, q, &indexes, page)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, more...)
 	}
-	list, err := s.challenges(ctx, ids)
-	if err != nil {
-		return nil, err
-	}
-	list = slices.DeleteFunc(list, func(c relay.Challenge) bool {
-		return c.Owner() != q.User || !q.Before.IsZero() && !older(c, q)
-	})
 	slices.SortFunc(list, func(a, b relay.Challenge) int {
 		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), strings.Compare(b.ID, a.ID))
 	})
@@ -45,41 +55,76 @@ func older(c relay.Challenge, q relay.ChallengeQuery) bool {
 	return c.CreatedAt.Before(q.Before) || c.CreatedAt.Equal(q.Before) && c.ID < q.BeforeID
 }
 
-func (s *Store) challengeIDs(ctx context.Context, q relay.ChallengeQuery) ([]string, error) {
-	newest := &redis.ZRangeBy{Min: "-inf", Max: "+inf", Count: int64(q.Limit + sameInstant)}
-	if !q.Before.IsZero() {
-		newest.Max = strconv.FormatInt(ms(q.Before), 10)
-	}
+func (s *Store) indexes(q relay.ChallengeQuery) (all []*listed) {
 	holders := []relay.Holder{{Merchant: q.User.Merchant, UserID: q.User.ID}}
 	for _, card := range q.Cards {
 		holders = append(holders, relay.Holder{Merchant: q.User.Merchant, CardID: card})
 	}
-	var found []*redis.StringSliceCmd
-	pipe := s.rdb.Pipeline()
 	for _, h := range holders {
 		p := h.Partition(s.Options.Partitions)
-		// All of them: an index of live ones is short, and those of a former
-		// owner are among them.
-		found = append(found, pipe.ZRange(ctx, s.keys.live(p, h), 0, -1))
+		all = append(all, &listed{key: s.keys.live(p, h)})
 		if q.Ended {
-			found = append(found, pipe.ZRevRangeByScore(ctx, s.keys.ended(p, h, q.User.ID), newest))
+			all = append(all, &listed{key: s.keys.ended(p, h, q.User.ID)})
 		}
+	}
+	return all
+}
+
+// readOn reads one page of each index and leaves those that the list may need more
+// of.
+func (s *Store) readOn(ctx context.Context, q relay.ChallengeQuery, indexes *[]*listed, page int) ([]relay.Challenge, error) {
+	size := q.Limit + sameInstant
+	by := &redis.ZRangeBy{Min: "-inf", Max: "+inf", Offset: int64(page * size), Count: int64(size)}
+	if !q.Before.IsZero() {
+		by.Max = strconv.FormatInt(ms(q.Before), 10)
+	}
+	pipe := s.rdb.Pipeline()
+	found := make([]*redis.StringSliceCmd, len(*indexes))
+	for i, ix := range *indexes {
+		found[i] = pipe.ZRevRangeByScore(ctx, ix.key, by)
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, s.away(err)
 	}
 	var ids []string
-	for _, f := range found {
-		for _, member := range f.Val() {
-			id, _, _ := strings.Cut(member, " ")
+	in := map[string]*listed{}
+	for i, f := range found {
+		for _, id := range idsOf(f.Val()) {
 			ids = append(ids, id)
+			in[id] = (*indexes)[i]
 		}
 	}
-	return ids, nil
+	list, err := s.Named(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	list = slices.DeleteFunc(list, func(c relay.Challenge) bool {
+		return c.Owner() != q.User || !q.Before.IsZero() && !older(c, q)
+	})
+	for _, c := range list {
+		in[c.ID].kept++
+	}
+	var left []*listed
+	for i, ix := range *indexes {
+		if len(found[i].Val()) == size && ix.kept < q.Limit {
+			left = append(left, ix)
+		}
+	}
+	*indexes = left
+	return list, nil
 }
 
-// challenges loads records; those that are forgotten are left out.
-func (s *Store) challenges(ctx context.Context, ids []string) ([]relay.Challenge, error) {
+// idsOf are the ids of an index's members.
+func idsOf(members []string) []string {
+	ids := make([]string, len(members))
+	for i, m := range members {
+		ids[i], _, _ = strings.Cut(m, " ")
+	}
+	return ids
+}
+
+// Named loads records; those that are forgotten are left out.
+func (s *Store) Named(ctx context.Context, ids []string) ([]relay.Challenge, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
@@ -127,38 +172,37 @@ func (s *Store) records(ctx context.Context, ids []string) ([]string, error) {
 
 // Unassigned reads the live challenges of a card that have no owner.
 func (s *Store) Unassigned(ctx context.Context, h relay.Holder) ([]relay.Challenge, error) {
-	members, err := s.rdb.ZRange(ctx, s.keys.live(h.Partition(s.Options.Partitions), h), 0, -1).Result()
+	members, err := s.rdb.ZRevRange(ctx, s.keys.live(h.Partition(s.Options.Partitions), h), 0, -1).Result()
 	if err != nil {
 		return nil, s.away(err)
 	}
-	for i, m := range members {
-		members[i], _, _ = strings.Cut(m, " ")
-	}
-	list, err := s.challenges(ctx, members)
+	list, err := s.Named(ctx, idsOf(members))
 	return slices.DeleteFunc(list, func(c relay.Challenge) bool { return c.UserID != "" }), err
 }
 
-// Recent counts by the indexes alone.
-func (s *Store) Recent(ctx context.Context, c relay.Challenge, within time.Duration) (int, error) {
+// Crowd counts by the indexes alone.
+func (s *Store) Crowd(ctx context.Context, c relay.Challenge, within time.Duration) (relay.Crowd, error) {
 	h := c.Holder()
 	p := h.Partition(s.Options.Partitions)
+	live := s.keys.live(p, h)
 	from, to := "("+strconv.FormatInt(ms(c.CreatedAt.Add(-within)), 10), strconv.FormatInt(ms(c.CreatedAt), 10)
 	pipe := s.rdb.Pipeline()
-	live := pipe.ZCount(ctx, s.keys.live(p, h), from, to)
+	mute := pipe.Exists(ctx, s.keys.mute(p, h))
+	lives := pipe.ZCount(ctx, live, from, to)
 	ended := pipe.ZCount(ctx, s.keys.ended(p, h, c.UserID), from, to)
-	if _, err := pipe.Exec(ctx); err != nil {
-		return 0, s.away(err)
+	newer := pipe.ZRevRank(ctx, live, liveMember(c))
+	newest := pipe.ZRevRange(ctx, live, 0, relay.CrowdSize) // c may be among them
+	cmds, _ := pipe.Exec(ctx)                               // whose error is that of one of them
+	for _, cmd := range cmds {
+		if err := cmd.Err(); err != nil && err != redis.Nil { // nil: it is not live any more
+			return relay.Crowd{}, s.away(err)
+		}
 	}
-	return int(live.Val() + ended.Val()), nil
-}
-
-// Muted looks for the holder's mute.
-func (s *Store) Muted(ctx context.Context, h relay.Holder) (bool, error) {
-	n, err := s.rdb.Exists(ctx, s.keys.mute(h.Partition(s.Options.Partitions), h)).Result()
-	if err != nil {
-		return false, s.away(err)
-	}
-	return n > 0, nil
+	others := slices.DeleteFunc(idsOf(newest.Val()), func(id string) bool { return id == c.ID })
+	return relay.Crowd{
+		Muted: mute.Val() > 0, Recent: int(lives.Val() + ended.Val()), Newer: int(newer.Val()),
+		Others: others[:min(len(others), relay.CrowdSize)],
+	}, nil
 }
 
 // Owner of a card.
@@ -236,22 +280,4 @@ func (s *Store) Cards(ctx context.Context, u relay.User) ([]string, error) {
 		return nil, s.away(err)
 	}
 	return cards, nil
-}
-
-// endpointLife outlives any push service's subscription that is still used:
-// apps register anew at every start.
-const endpointLife = 400 * 24 * time.Hour
-
-// ClaimEndpoint swaps who an endpoint belongs to.
-func (s *Store) ClaimEndpoint(ctx context.Context, fingerprint []byte, u relay.User) (relay.User, error) {
-	p := int(fingerprint[0]) % s.Options.Partitions
-	former, err := s.rdb.SetArgs(ctx, s.keys.endpoint(p, fingerprint), u.Merchant+"\t"+u.ID, redis.SetArgs{Get: true, TTL: endpointLife}).Result()
-	if err == redis.Nil {
-		return relay.User{}, nil
-	}
-	if err != nil {
-		return relay.User{}, s.away(err)
-	}
-	merchant, id, _ := strings.Cut(former, "\t")
-	return relay.User{Merchant: merchant, ID: id}, nil
 }

@@ -131,10 +131,14 @@ func day(t *testing.T, w *storetest.World, n node) []string {
 		t.Fatal(err)
 	}
 	fingerprint := []byte("0123456789abcdef0123456789abcdef")
-	if _, err := n.ClaimEndpoint(ctx, fingerprint, u); err != nil {
+	if err := n.ClaimEndpoint(ctx, fingerprint, relay.Claim{User: u, Subscription: sub.ID}); err != nil {
 		t.Fatal(err)
 	}
-	in(int(fingerprint[0])%testPartitions, "endpoint:"+base64.RawURLEncoding.EncodeToString(fingerprint[:16]))
+	if _, err := n.SpendNotice(ctx, fingerprint, u, relay.NoticeLimits{Window: time.Hour, PerEndpoint: 1, PerUser: 1}); err != nil {
+		t.Fatal(err)
+	}
+	in(int(fingerprint[0])%testPartitions, "endpoint:"+base64.RawURLEncoding.EncodeToString(fingerprint[:16]), "notices:"+base64.RawURLEncoding.EncodeToString(fingerprint[:16]))
+	in(up, "notices:acme:u:one")
 	in(up, "devices:acme:u:one", "cards:acme:u:one")
 	in(stranger.Partition(testPartitions), "devices:acme:u:two")
 
@@ -266,7 +270,7 @@ func TestNothingIsLeftOver(t *testing.T) {
 				w.Advance(storetest.Life)
 				w.Due(n, p)
 			}
-			w.Pass(500 * 24 * time.Hour)
+			w.Pass(endpointLife)
 			for name := range n.dump(t) {
 				if !lasting(name) || strings.HasSuffix(name, "devices:acme:u:two") {
 					t.Errorf("%s is left for ever", name)
@@ -325,7 +329,7 @@ func TestNothingSecretIsInClear(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.ClaimEndpoint(t.Context(), root.Fingerprint([]byte(sub.Endpoint)), u); err != nil {
+	if err := n.ClaimEndpoint(t.Context(), root.Fingerprint([]byte(sub.Endpoint)), relay.Claim{User: u, Subscription: "sub"}); err != nil {
 		t.Fatal(err)
 	}
 

@@ -14,7 +14,11 @@ var lists = map[string]func(*testing.T, *World){
 	"nobody sees another user's challenges":         testListIsPrivate,
 	"a former owner keeps his challenges":           testFormerOwner,
 	"ended challenges are forgotten in time":        testListRetention,
-	"recent challenges of a card are counted":       testRecent,
+	"a former owner's do not hide one's own":        testForeign,
+	"a list takes many of one instant":              testInstant,
+	"what surrounds a challenge":                    testCrowd,
+	"of a crowd the newest are named":               testBigCrowd,
+	"challenges are loaded in order":                testNamed,
 }
 
 func user(id string) relay.User { return relay.User{Merchant: Merchant, ID: id} }
@@ -156,23 +160,102 @@ func testListRetention(t *testing.T, w *World) {
 	wantErr(t, "a year later", err, relay.ErrNotFound)
 }
 
-func testRecent(t *testing.T, w *World) {
+// testForeign: of a card that was somebody else's one sees one's own, however many
+// of theirs are newer.
+func testForeign(t *testing.T, w *World) {
+	mine := []string{w.arrived(w.a, "c", "one"), w.arrived(w.a, "c", "one")}
+	for range 70 {
+		w.arrived(w.a, "c", "two")
+	}
+	slices.Reverse(mine)
+	q := relay.ChallengeQuery{User: user("one"), Cards: []string{"c"}, Limit: 3}
+	equal(t, "one's list", w.ids(w.a, q), mine)
+	q.Ended = true
+	equal(t, "one's list of all", w.ids(w.a, q), mine)
+	q.User = user("two")
+	equal(t, "the length of two's list", len(w.ids(w.a, q)), 3)
+}
+
+// testInstant: pages lose nothing of what came in the same millisecond.
+func testInstant(t *testing.T, w *World) {
+	want := map[string]bool{}
+	for i := range 60 {
+		a := w.Challenge("c", "one", "")
+		w.Arrive(w.a, a)
+		want[a.Challenge.ID] = true
+		if i%3 == 0 {
+			w.End(w.a, a.Challenge.ID, relay.Expired)
+		}
+	}
+	q := relay.ChallengeQuery{User: user("one"), Cards: []string{"c"}, Ended: true, Limit: 4, Before: w.Now().Add(time.Hour)}
+	for range 15 {
+		page := w.ids(w.a, q)
+		equal(t, "the length of a page", len(page), 4)
+		for _, id := range page {
+			if !want[id] {
+				t.Fatalf("%s is there twice", id)
+			}
+			delete(want, id)
+		}
+		q.Before, q.BeforeID = w.Now(), page[3]
+	}
+	equal(t, "after the last page", w.ids(w.a, q), []string(nil))
+}
+
+func (w *World) crowd(b Backend, c relay.Challenge, within time.Duration) relay.Crowd {
+	w.t.Helper()
+	crowd, err := b.Crowd(w.t.Context(), c, within)
+	if err != nil {
+		w.t.Fatalf("Crowd: %v", err)
+	}
+	return crowd
+}
+
+func testCrowd(t *testing.T, w *World) {
 	const within = 10 * time.Minute
-	first := w.arrived(w.a, "c", "one")
-	w.End(w.a, first, relay.Expired)
+	ended := w.arrived(w.a, "c", "one")
+	w.End(w.a, ended, relay.Expired)
 	w.Advance(within - 3*time.Second)
-	w.arrived(w.a, "c", "one")
+	older := w.arrived(w.a, "c", "one")
 	w.arrived(w.a, "other", "one")
 	w.End(w.a, w.arrived(w.a, "c", "two"), relay.Expired)
-	last := w.Load(w.a, w.arrived(w.a, "c", "one"))
-	w.arrived(w.a, "c", "one") // after it
+	c := w.Load(w.a, w.arrived(w.a, "c", "one"))
+	newer := []string{w.arrived(w.a, "c", "one"), w.arrived(w.a, "c", "")}
+	others := []string{newer[1], newer[0], older}
 	for _, want := range []struct {
 		within time.Duration
 		n      int
 	}{{within, 2}, {within + 2*time.Second, 3}, {time.Second, 1}} {
-		n, err := w.a.Recent(t.Context(), last, want.within)
-		if err != nil || n != want.n {
-			t.Errorf("Recent(%s) = %d, %v, want %d", want.within, n, err, want.n)
-		}
+		equal(t, "around "+want.within.String(), w.crowd(w.a, c, want.within), relay.Crowd{Recent: want.n, Newer: 2, Others: others})
 	}
+	w.End(w.a, c.ID, relay.Rejected)
+	equal(t, "around one that has ended", w.crowd(w.a, c, within), relay.Crowd{Recent: 2, Others: others})
+	alone := w.Load(w.a, w.arrived(w.a, "", "three"))
+	equal(t, "around one that is alone", w.crowd(w.a, alone, within), relay.Crowd{Recent: 1, Others: []string{}})
+}
+
+func testBigCrowd(t *testing.T, w *World) {
+	var all []string
+	for range relay.CrowdSize + 3 {
+		all = append(all, w.arrived(w.a, "c", "one"))
+	}
+	slices.Reverse(all)
+	last := w.crowd(w.a, w.Load(w.a, all[0]), time.Minute)
+	equal(t, "around the newest", last.Others, all[1:relay.CrowdSize+1])
+	first := w.crowd(w.a, w.Load(w.a, all[len(all)-1]), time.Minute)
+	equal(t, "around the oldest", first.Others, all[:relay.CrowdSize])
+	equal(t, "newer than the oldest", first.Newer, relay.CrowdSize+2)
+}
+
+func testNamed(t *testing.T, w *World) {
+	one, two := w.arrived(w.a, "c", "one"), w.arrived(w.a, "", "two")
+	list, err := w.Node("b").Named(t.Context(), []string{two, w.ID("chl_", 0), one})
+	if err != nil || len(list) != 2 {
+		t.Fatalf("Named = %d challenges, %v, want two", len(list), err)
+	}
+	equal(t, "the first", list[0], w.Load(w.a, two))
+	equal(t, "the second", list[1], w.Load(w.a, one))
+	list, err = w.a.Named(t.Context(), nil)
+	equal(t, "of nothing", len(list), 0)
+	equal(t, "of nothing", err, error(nil))
 }

@@ -132,8 +132,8 @@ func (w *World) unwritten(b Backend, c relay.Challenge) (relay.Step, func(string
 		wantErr(w.t, when+": the event", err, relay.ErrNotFound)
 		w.Due(b, p)
 		w.nothing(b, when, p, relay.TargetLane("never"))
-		if muted, err := b.Muted(w.t.Context(), c.Holder()); muted || err != nil {
-			w.t.Fatalf("%s: Muted = %t, %v", when, muted, err)
+		if w.muted(b, c) {
+			w.t.Fatalf("%s: pushes are muted", when)
 		}
 	}
 }
@@ -204,31 +204,29 @@ func testSettleRace(t *testing.T, w *World) {
 	}
 }
 
+// muted tells whether pushes for the challenge's holder are silenced.
+func (w *World) muted(b Backend, c relay.Challenge) bool {
+	w.t.Helper()
+	return w.crowd(b, c, time.Minute).Muted
+}
+
 func testMute(t *testing.T, w *World) {
 	c, _ := w.pending(w.a, "c", "one")
-	muted := func(h relay.Holder) bool {
-		t.Helper()
-		is, err := w.a.Muted(t.Context(), h)
-		if err != nil {
-			t.Fatalf("Muted: %v", err)
-		}
-		return is
-	}
-	if muted(c.Holder()) {
+	if w.muted(w.a, c) {
 		t.Error("muted before anything was reported")
 	}
 	p, _ := relay.PartitionOf(c.ID)
 	c.Status = relay.Rejected
 	w.Commit(w.a, relay.Step{Partition: p, Challenge: &c, From: relay.Pending, Mute: 20 * time.Minute})
 	w.Pass(20*time.Minute - time.Second)
-	if !muted(c.Holder()) {
+	if !w.muted(w.a, c) {
 		t.Error("not muted before the time is over")
 	}
-	if muted(card("other")) || muted(relay.Holder{Merchant: Merchant, UserID: "one"}) {
+	if w.muted(w.a, *w.Challenge("other", "one", "").Challenge) || w.muted(w.a, *w.Challenge("", "one", "").Challenge) {
 		t.Error("another holder is muted")
 	}
 	w.Pass(2 * time.Second)
-	if muted(c.Holder()) {
+	if w.muted(w.a, c) {
 		t.Error("still muted when the time is over")
 	}
 }

@@ -11,14 +11,19 @@ import (
 )
 
 var users = map[string]func(*testing.T, *World){
-	"devices are swapped":                     testDevices,
-	"of concurrent device changes one wins":   testDevicesRace,
-	"a change of removed devices is stale":    testDevicesRemoved,
-	"devices that are never activated go":     testDevicesPending,
-	"an endpoint belongs to the last claimer": testEndpoint,
-	"the root key is one and stays":           testRoot,
-	"passkeys are swapped":                    testPasskeys,
-	"a user without passkeys is forgotten":    testPasskeysRemoved,
+	"devices are swapped":                    testDevices,
+	"of concurrent device changes one wins":  testDevicesRace,
+	"a change of removed devices is stale":   testDevicesRemoved,
+	"devices that are never activated go":    testDevicesPending,
+	"an endpoint's claim is swapped":         testEndpoint,
+	"of concurrent claims one wins":          testEndpointRace,
+	"a claim that was released is stale":     testEndpointReleased,
+	"a claim that is kept lives on":          testEndpointKept,
+	"pushes about subscriptions are counted": testNotices,
+	"of concurrent pushes never too many go": testNoticesRace,
+	"the root key is one and stays":          testRoot,
+	"passkeys are swapped":                   testPasskeys,
+	"a user without passkeys is forgotten":   testPasskeysRemoved,
 }
 
 // device is a subscription with everything that a browser sends.
@@ -113,26 +118,157 @@ func testDevicesPending(t *testing.T, w *World) {
 	equal(t, "a day later", w.devices(w.a, u), relay.Devices{User: u})
 }
 
+func (w *World) claim(b Backend, fingerprint []byte) relay.Claim {
+	w.t.Helper()
+	c, err := b.Endpoint(w.t.Context(), fingerprint)
+	if err != nil {
+		w.t.Fatalf("Endpoint: %v", err)
+	}
+	return c
+}
+
 func testEndpoint(t *testing.T, w *World) {
-	b := w.Node("b")
+	ctx, b := t.Context(), w.Node("b")
 	one, two := randomBytes(), randomBytes()
-	for i, step := range []struct {
-		fingerprint []byte
-		claims      relay.User
-		former      relay.User
-	}{
-		{one, user("one"), relay.User{}},
-		{one, user("one"), user("one")},
-		{two, user("one"), relay.User{}},
-		{one, relay.User{Merchant: "other", ID: "one"}, user("one")},
-		{one, user("two"), relay.User{Merchant: "other", ID: "one"}},
-		{two, user("two"), user("one")},
+	equal(t, "at first", w.claim(w.a, one), relay.Claim{})
+	for i, c := range []relay.Claim{
+		{User: user("one"), Subscription: "sub_1"},
+		{User: user("one"), Subscription: "sub_1"},
+		{User: relay.User{Merchant: "other", ID: "one"}, Subscription: "sub_2"},
+		{User: user("two"), Subscription: "sub_3"},
 	} {
-		got, err := []Backend{w.a, b}[i%2].ClaimEndpoint(t.Context(), step.fingerprint, step.claims)
-		if err != nil {
+		c.Version = i
+		if err := w.a.ClaimEndpoint(ctx, one, c); err != nil {
 			t.Fatalf("ClaimEndpoint: %v", err)
 		}
-		equal(t, at("the former owner at claim", i), got, step.former)
+		wantErr(t, at("the same claim again", i), b.ClaimEndpoint(ctx, one, c), relay.ErrConflict)
+		c.Version++
+		equal(t, at("the claim", i), w.claim(b, one), c)
+	}
+	equal(t, "another endpoint's", w.claim(w.a, two), relay.Claim{})
+	w.Pass(365 * 24 * time.Hour)
+	equal(t, "a year later", w.claim(w.a, one).User, user("two"))
+}
+
+func testEndpointRace(t *testing.T, w *World) {
+	nodes, fingerprint := []Backend{w.a, w.Node("b")}, randomBytes()
+	for range 20 {
+		was := w.claim(w.a, fingerprint)
+		errs := make(chan error, 2)
+		for i, n := range nodes {
+			next := relay.Claim{Version: was.Version, User: user(at("user", i)), Subscription: "sub"}
+			go func() { errs <- n.ClaimEndpoint(t.Context(), fingerprint, next) }()
+		}
+		one, two := <-errs, <-errs
+		if one == nil {
+			one, two = two, one
+		}
+		if two != nil || !errors.Is(one, relay.ErrConflict) {
+			t.Fatalf("two claims: %v, %v; want one nil and one ErrConflict", one, two)
+		}
+	}
+}
+
+// testEndpointReleased: who has read a claim before it was given up, and given
+// out again, is late.
+func testEndpointReleased(t *testing.T, w *World) {
+	ctx, fingerprint := t.Context(), randomBytes()
+	claim := func(c relay.Claim) {
+		t.Helper()
+		c.Version = w.claim(w.a, fingerprint).Version
+		if err := w.a.ClaimEndpoint(ctx, fingerprint, c); err != nil {
+			t.Fatalf("ClaimEndpoint: %v", err)
+		}
+	}
+	claim(relay.Claim{User: user("one"), Subscription: "sub_1"})
+	stale := w.claim(w.a, fingerprint)
+	claim(relay.Claim{})
+	equal(t, "whose it is when released", w.claim(w.a, fingerprint).User, relay.User{})
+	claim(relay.Claim{User: user("two"), Subscription: "sub_2"})
+	wantErr(t, "a claim on what was released", w.a.ClaimEndpoint(ctx, fingerprint, stale), relay.ErrConflict)
+	claim(relay.Claim{})
+	w.Pass(24 * time.Hour)
+	equal(t, "a day later", w.claim(w.a, fingerprint), relay.Claim{})
+}
+
+func testEndpointKept(t *testing.T, w *World) {
+	ctx, kept, left := t.Context(), randomBytes(), randomBytes()
+	for _, fingerprint := range [][]byte{kept, left} {
+		if err := w.a.ClaimEndpoint(ctx, fingerprint, relay.Claim{User: user("one"), Subscription: "sub"}); err != nil {
+			t.Fatalf("ClaimEndpoint: %v", err)
+		}
+	}
+	const years = 5
+	for range years {
+		w.Pass(365 * 24 * time.Hour)
+		if err := w.a.KeepEndpoint(ctx, kept); err != nil {
+			t.Fatalf("KeepEndpoint: %v", err)
+		}
+	}
+	equal(t, "the one that is kept", w.claim(w.a, kept).User, user("one"))
+	equal(t, "the other", w.claim(w.a, left), relay.Claim{})
+	if err := w.a.KeepEndpoint(ctx, left); err != nil {
+		t.Errorf("KeepEndpoint of none: %v", err)
+	}
+}
+
+func (w *World) spend(b Backend, fingerprint []byte, u relay.User, l relay.NoticeLimits) time.Duration {
+	w.t.Helper()
+	wait, err := b.SpendNotice(w.t.Context(), fingerprint, u, l)
+	if err != nil {
+		w.t.Fatalf("SpendNotice: %v", err)
+	}
+	return wait
+}
+
+func testNotices(t *testing.T, w *World) {
+	l := relay.NoticeLimits{Window: 10 * time.Minute, PerEndpoint: 2, PerUser: 3}
+	one, two, three, b := randomBytes(), randomBytes(), randomBytes(), w.Node("b")
+	spend := func(what string, fingerprint []byte, u string, want time.Duration) {
+		t.Helper()
+		w.Pass(time.Second)
+		equal(t, what, w.spend(b, fingerprint, user(u), l), want)
+	}
+	spend("the endpoint's first", one, "anna", 0)
+	spend("its second, of another user", one, "berta", 0)
+	for i := range 4 {
+		spend("its third", one, "carla", 10*time.Minute-time.Duration(2+i)*time.Second)
+	}
+	spend("the user's second", two, "anna", 0)
+	spend("the user's third", two, "anna", 0)
+	spend("beyond both", two, "anna", 10*time.Minute-2*time.Second) // the later of the two
+	spend("the user's fourth", three, "anna", 10*time.Minute-9*time.Second)
+	spend("what was refused does not count", three, "carla", 0)
+	w.Pass(10*time.Minute - 11*time.Second)
+	spend("the endpoint's first is over", one, "carla", 0)
+	spend("its second, too", one, "carla", 0)
+	w.Pass(24 * time.Hour)
+	for range 2 {
+		spend("a day later", one, "anna", 0)
+	}
+}
+
+func testNoticesRace(t *testing.T, w *World) {
+	nodes := []Backend{w.a, w.Node("b")}
+	l := relay.NoticeLimits{Window: 10 * time.Minute, PerEndpoint: 5, PerUser: 20}
+	fingerprint, waits := randomBytes(), make(chan time.Duration, 40)
+	for i := range cap(waits) {
+		go func() {
+			wait, err := nodes[i%2].SpendNotice(t.Context(), fingerprint, user(at("user", i)), l)
+			if err != nil {
+				t.Errorf("SpendNotice: %v", err)
+			}
+			waits <- wait
+		}()
+	}
+	went := 0
+	for range cap(waits) {
+		if <-waits == 0 {
+			went++
+		}
+	}
+	if went > 5 {
+		t.Errorf("%d of %d went, want at most 5", went, cap(waits))
 	}
 }
 

@@ -3,6 +3,10 @@
 -- reference. Besides, it resolves the card's owner, which only this partition
 -- knows, so that an arrival is one round trip.
 --
+-- It looks for what the challenge replaces among the holder's newest 256 that live:
+-- a card that is flooded must not make every arrival slower than the one before.
+-- What is replaced later than that stays, until it expires.
+--
 -- KEYS[1] duplicate memory of the content
 -- KEYS[2] owner of the card (hash: user, at, op)
 -- KEYS[3] the challenge's record
@@ -59,7 +63,7 @@ if challenge ~= '' then
   if ARGV[12] ~= '' then
     local announce = 'announce ' .. challenge
     if ARGV[11] ~= '-' then
-      for _, member in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
+      for _, member in ipairs(redis.call('ZRANGE', KEYS[4], -256, -1)) do
         local other, mark = string.match(member, '^(%S+) (%S+)$')
         if mark == ARGV[11] then
           announce = announce .. ' ' .. other
