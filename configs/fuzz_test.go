@@ -122,6 +122,8 @@ func otherwise(n *yaml.Node) {
 	switch {
 	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str":
 		n.Style = yaml.DoubleQuotedStyle
+	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null":
+		n.Value = "null" // of none at all the library would make a text
 	case n.Kind == yaml.MappingNode, n.Kind == yaml.SequenceNode:
 		n.Style = yaml.FlowStyle
 	}
