@@ -299,11 +299,10 @@ func (c copier) number(n json.Number) any {
 	if !c.pans {
 		return n
 	}
-	if masked := maskPANs(text); masked != text {
-		return masked
-	}
-	if masked := maskPANs(string(n)); masked != string(n) {
-		return masked
+	for _, s := range []string{text, string(n)} {
+		if maskPANs(s) != s {
+			return c.text(s) // what is left of it may be the code
+		}
 	}
 	return n
 }

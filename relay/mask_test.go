@@ -141,7 +141,7 @@ func FuzzMapping(f *testing.F) {
 		`{"otp":"045435","note":"045435","045435":[45435]}`, `{"otp":123456,"n":123456.0}`, `{"values":"https://a.example/1234","x":"https://a.example/1234"}`,
 		`{"data":{"code":"1111","card_no":"4111111111111111"},"otp":"removed","a":"removed"}`, `{"a":"4111 1111 1111 1111 2222 3333 444","b":4.111111111111111e15}`,
 		`{"data":{"data":{"otp":"123456"}},"merchant":{"name":"x"}}`, `{"occur_time":1795000000004,"expiresAt":"1795000000004"}`,
-		`{"walletProvider":"4111 1111 1111 1111"}`, `{"walletProvider":4111111111111111}`, `{"amount":1e2,"currency":978,"merchant_name":"Shop 4111111111111111"}`,
+		`{"otp":"1111","n":4111111111111111,"m":4.111111111111111e15}`, `{"walletProvider":"4111 1111 1111 1111"}`, `{"walletProvider":4111111111111111}`, `{"amount":1e2,"currency":978,"merchant_name":"Shop 4111111111111111"}`,
 		`{"transaction_amount":"0100.20","transaction_currency":"840","merchant_country_code":"840","cardNo":"4111********1111"}`,
 	} {
 		f.Add([]byte(s))

@@ -103,9 +103,10 @@ func (s *Store) tell(last Resealed, swapped int) {
 	}
 }
 
-// Reseal runs one pass. On the way of requests it takes half of one connection's
-// time at most. While it runs, records may move between the masters of a cluster, or
-// be lost by a failover: a pass later sees them.
+// Reseal runs one pass. It uses one connection, and that for half of the time, so that
+// requests hardly notice. It may miss records that move between the masters of a
+// cluster meanwhile, and a failover may bring back what was sealed before: the next
+// pass sees them, which is why two reports in a row are worth more than one.
 func (s *Store) Reseal(ctx context.Context) (r Resealed, err error) {
 	err = s.eachKey(ctx, func(ctx context.Context, names []string) error {
 		if err := s.rdb.PExpire(ctx, s.turnKey(), resealTurn).Err(); err != nil {
