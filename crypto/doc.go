@@ -108,14 +108,14 @@
 //
 // A reader of Redis has a dump, a replica, a backup or the append-only file.
 //
-//   - Bodies, codes, links, push keys, endpoints and passkeys are sealed [TestDump].
+//   - Bodies, codes, links, push keys, endpoints and passkeys are sealed [TestDumpHoldsNoSecret].
 //     Fingerprints and card tokens are keyed: without the key the few billion possible
 //     card numbers cannot be tried [TestRootDerivesKnownValues].
 //   - Sealed values are bound to the id of their record, so that a writer cannot move
 //     one to another [TestRecordsAreBoundToTheirIDs]. He can still delete records,
 //     restore older ones, and change what is not sealed, such as an amount; an
 //     approval with a passkey does not fit a changed one any more [TestVerify].
-//   - Keys are rotated with the service running [TestReseal].
+//   - Keys are rotated with the service running [TestReseal, TestRotation].
 //
 // A reader of logs, metrics, traces and the operator's pages finds no secret: types
 // that hold one redact themselves and errors hold none [TestNothingLeaks,
@@ -154,6 +154,13 @@
 // allows at most 2^32 records under one key, where the chance of a repeated
 // nonce, which would break both secrecy and integrity, reaches about 2^-33.
 // Rotate well before: at 1000 sealed records per second 2^32 are reached
-// in 50 days, at 10 000 in 5. To rotate, put a new key first and keep the old
-// ones until the last record sealed under them is gone.
+// in 50 days, at 10 000 in 5.
+//
+// To rotate without downtime, restart the nodes with [old, new], then with [new,
+// old], then with [new], when the log has said twice, an hour apart, that nothing
+// needs the others: after the second step one node at a time seals everything again
+// under the first key. Twice, because a pass may miss records that move between the
+// masters of a cluster, and a failover may bring back what was sealed before. Keep a
+// removed key for 30 days, the life of dead letters: putting it back mends whatever
+// cannot be opened.
 package crypto
