@@ -86,6 +86,9 @@ func sealEverything(t *testing.T, w *storetest.World, n node) *sealedData {
 	if err := n.SaveDevices(ctx, d.devices); err != nil {
 		t.Fatal(err)
 	}
+	if err := n.SavePasskeys(ctx, relay.Passkeys{User: d.devices.User, List: []relay.Passkey{{ID: "pky_1", Label: "phone"}}}); err != nil {
+		t.Fatal(err)
+	}
 	d.print = fingerprint(t, n)
 	return d
 }
@@ -119,6 +122,10 @@ func (d *sealedData) opens(t *testing.T, n node) {
 	if err != nil || devices.Version != 1 || len(devices.List) != 1 || devices.List[0].Label != "phone" {
 		t.Errorf("devices: %+v, %v", devices, err)
 	}
+	passkeys, err := n.Passkeys(ctx, d.devices.User)
+	if err != nil || passkeys.Version != 1 || len(passkeys.List) != 1 || passkeys.List[0].Label != "phone" {
+		t.Errorf("passkeys: %+v, %v", passkeys, err)
+	}
 	for card, want := range map[string]relay.Delivery{"c-dead": d.dead, "c-retried": d.retried} {
 		got, err := n.Delivery(ctx, want.ID)
 		if err != nil || string(got.Secret.Body) != `{"card_id":"`+card+`"}` || len(got.Attempts) != 1 {
@@ -140,14 +147,14 @@ func TestReseal(t *testing.T) {
 			both, log := under(t, url, w, newKey, oldKey)
 			d.opens(t, both)
 			before := lives(t, n)
-			for pass, want := range []Resealed{{Swapped: 10, Waiting: 2}, {Waiting: 2}} {
+			for pass, want := range []Resealed{{Swapped: 11, Waiting: 2}, {Waiting: 2}} {
 				got, err := both.Reseal(t.Context())
 				if err != nil || got != want {
 					t.Fatalf("pass %d: %+v, %v, want %+v", pass+1, got, err, want)
 				}
 			}
-			if got := value(t, both.resealed); got != 10 {
-				t.Errorf("%v records were counted, want 10", got)
+			if got := value(t, both.resealed); got != 11 {
+				t.Errorf("%v records were counted, want 11", got)
 			}
 			after := lives(t, n)
 			if len(before) != len(after) {
@@ -297,8 +304,8 @@ func TestResealIsFinishedByAnother(t *testing.T) {
 	if err := second.resealInTurn(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := value(t, second.resealed); got != 7 || !strings.Contains(log.String(), "resealed=7") {
-		t.Errorf("the next did %v records, want the other 7: %s", got, log)
+	if got := value(t, second.resealed); got != 8 || !strings.Contains(log.String(), "resealed=8") {
+		t.Errorf("the next did %v records, want the other 8: %s", got, log)
 	}
 	only, _ := under(t, url, w, newKey)
 	d.opens(t, only)
@@ -382,12 +389,12 @@ func TestKeyRemovedTooEarly(t *testing.T) {
 	if err := third.resealInTurn(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if got := value(t, third.underOlder); got != 12 || !strings.Contains(log.String(), "put the key back") || strings.Contains(log.String(), "may be removed") {
+	if got := value(t, third.underOlder); got != 13 || !strings.Contains(log.String(), "put the key back") || strings.Contains(log.String(), "may be removed") {
 		t.Errorf("%v are left: %s", got, log)
 	}
 	back, _ := under(t, url, w, 9, newKey, oldKey)
 	d.opens(t, back)
-	if r, err := back.Reseal(ctx); err != nil || r.Locked != 0 || r.Swapped != 10 {
+	if r, err := back.Reseal(ctx); err != nil || r.Locked != 0 || r.Swapped != 11 {
 		t.Errorf("with the key back: %+v, %v", r, err)
 	}
 	d.opens(t, back)
