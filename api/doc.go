@@ -9,7 +9,10 @@
 //     (RFC 9457) with a code for programs. What it does not know is an opaque 500,
 //     logged under the request's id.
 //   - A token is checked for signature, algorithm, issuer, audience, expiry and
-//     user before anything else happens; every fault gets the same 401.
+//     user before anything else happens; every fault gets the same 401. So does a
+//     token that two readers may read differently, and one that was signed for
+//     another purpose than a login. What it says about keys, or where to find them,
+//     is never followed.
 //   - An action token opens the calls about its one challenge and nothing else.
 //   - Rate limits come before cryptography at the webhooks, and are counted per
 //     user behind authentication.

@@ -175,6 +175,12 @@ func FuzzClaims(f *testing.F) {
 			expires > 253402300799.5 || !validUser(user) || c["merchant"] != "acme" {
 			t.Errorf("signed in by %q %q", head, claims)
 		}
+		typ, typed := h["typ"]
+		for _, name := range []string{"crit", "b64"} {
+			if _, ok := h[name]; ok || typed && !slices.Contains([]string{"jwt", "at+jwt", "application/at+jwt"}, strings.ToLower(fmt.Sprint(typ))) {
+				t.Errorf("signed in by %q", head)
+			}
+		}
 	})
 }
 

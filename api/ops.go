@@ -3,6 +3,7 @@ package api
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -44,6 +45,8 @@ func hostname(hostport string) string {
 func (s *Server) ownHost(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.knownHost(r) || !s.knownOrigin(r) {
+			s.log.LogAttrs(r.Context(), slog.LevelWarn, "request under a foreign Host or Origin refused",
+				slog.String("remote_ip", hostname(r.RemoteAddr)), slog.String("request_id", w.Header().Get(requestIDHeader)))
 			writeProblem(w, errForbidden, http.StatusForbidden)
 			return
 		}

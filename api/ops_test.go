@@ -40,6 +40,18 @@ func TestAdminHostAndOrigin(t *testing.T) {
 		{"[::]:" + port, "", false},
 		{"192.0.2.1", "", false},
 		{"ops.example.com.", "", false},
+		{"localhost.:" + port, "", false},
+		{"127.0.0.1.", "", false},
+		{"[::1].evil.com", "", false},
+		{"[::1].evil.com:" + port, "", false},
+		{"evil.com:" + port, "", false},
+		{"localhost.localdomain", "", false},
+		{"xlocalhost", "", false},
+		{"127.1", "", false},
+		{"2130706433", "", false},
+		{"0x7f000001", "", false},
+		{"evil.com#localhost", "", false},
+		{"ops.example.com.evil.com", "", false},
 		{address, "http://" + address, true},
 		{address, "http://localhost:" + port, true},
 		{"ops.example.com", "https://ops.example.com", true},
@@ -52,6 +64,10 @@ func TestAdminHostAndOrigin(t *testing.T) {
 		{address, "", true},
 		{address, "garbage", false},
 		{address, "http://" + address + ".evil.com", false},
+		{address, "https://ops.example.com.", false},
+		{address, "https://ops.example.com@evil.com", false},
+		{address, "http://[::1].evil.com:" + port, false},
+		{address, "file://", false},
 	} {
 		header := http.Header{"Host": {c.host}}
 		if c.origin != "" {
@@ -66,6 +82,9 @@ func TestAdminHostAndOrigin(t *testing.T) {
 				a.problem(403, "forbidden")
 			}
 		}
+	}
+	if len(b.lines("request under a foreign Host or Origin refused")) == 0 {
+		t.Error("no refusal is logged")
 	}
 	two := http.Header{"Host": {address}, "Origin": {"http://" + address, "http://" + address}}
 	send(t, b.admin, request{method: "GET", path: "/healthz", header: two}, false).problem(403, "forbidden")

@@ -89,8 +89,9 @@ const (
 	callTime    = 5 * time.Second
 )
 
-// maxReceiving bounds the webhooks under way: memory for bodies, and the
-// processor's time for their cryptography.
+// maxReceiving bounds the webhooks that are being opened and stored: the processor's
+// time for their cryptography, and memory for what it yields. A body is read before, so
+// that slow senders take no place; max_body and the server's timeouts bound these.
 const maxReceiving = 256
 
 // setMode silences Gin's own printing. It is a global of that package.

@@ -161,6 +161,12 @@ func TestWebhookRateLimit(t *testing.T) {
 		t.Errorf("Retry-After %q at one in 100 s", a.Header.Get("Retry-After"))
 	}
 	b.webhook("slow", strings.Repeat("x", 64<<10)).problem(429, "rate_limited")
+	b.webhook("slow", strings.Replace(b.envelope("X", payload(nil)), `"hmac":"`, `"hmac":"00`, 1)).problem(429, "rate_limited")
+	for _, l := range b.lines("webhook refused") {
+		if l["code"] != "rate_limited" || l["type"] != nil {
+			t.Errorf("beyond the limit something was read: %v", l)
+		}
+	}
 	b.webhook("acme", b.envelope("X", payload(nil))).status(200)
 	b.webhook("other", b.envelope("X", payload(nil))).status(200)
 }
@@ -210,12 +216,16 @@ func TestReceivingIsBounded(t *testing.T) {
 	for range maxReceiving {
 		b.server.receiving <- struct{}{}
 	}
-	start := time.Now()
-	b.webhook("acme", b.envelope("X", payload(nil))).problem(503, "store_unavailable")
-	if took := time.Since(start); took > answerBy {
-		t.Errorf("took %s", took)
+	forged := strings.Replace(b.envelope("X", payload(nil)), `"hmac":"`, `"hmac":"00`, 1)
+	for _, body := range []string{b.envelope("X", payload(nil)), forged} { // no HMAC is computed either
+		start := time.Now()
+		b.webhook("acme", body).problem(503, "store_unavailable")
+		if took := time.Since(start); took > answerBy {
+			t.Errorf("took %s", took)
+		}
 	}
 	<-b.server.receiving
+	b.webhook("acme", forged).problem(401, "invalid_signature")
 	b.webhook("acme", b.envelope("X", payload(nil))).status(200)
 }
 

@@ -49,14 +49,33 @@ type node struct {
 	failed   chan error
 }
 
-// headerTimeout and idleTimeout bound slow and silent clients; a request's body
-// is bounded by its size and by readTimeout.
-const (
-	headerTimeout = 5 * time.Second
-	readTimeout   = 15 * time.Second
-	idleTimeout   = 2 * time.Minute
-	maxHeader     = 16 << 10
+// headerTimeout is how long any server of ours waits for the head of a request.
+const headerTimeout = 5 * time.Second
+
+// limits bound slow and silent clients. What lasts longer on purpose, event streams
+// and imports, sets deadlines of its own.
+type limits struct{ header, read, write, idle time.Duration }
+
+var (
+	publicLimits = limits{header: headerTimeout, read: 15 * time.Second, write: 30 * time.Second, idle: 2 * time.Minute}
+	// A replay of many thousand dead letters is answered when it is done.
+	adminLimits = limits{header: headerTimeout, read: 15 * time.Second, write: 10 * time.Minute, idle: 2 * time.Minute}
 )
+
+// maxHeader leaves room for the largest token that is taken.
+const maxHeader = 16 << 10
+
+// newServer speaks HTTP/1.1 in clear behind whatever ends TLS, and nothing else: with
+// no HTTP/2 there are no streams, windows and header tables to bound.
+func newServer(h http.Handler, l limits, log *slog.Logger) *http.Server {
+	only := &http.Protocols{}
+	only.SetHTTP1(true)
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: l.header, ReadTimeout: l.read, WriteTimeout: l.write, IdleTimeout: l.idle, MaxHeaderBytes: maxHeader, Protocols: only,
+		DisableGeneralOptionsHandler: true, // it would answer OPTIONS * past our frame
+		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
 
 // embedding is what a larger program, such as the demo, gives its node.
 type embedding struct {
@@ -255,10 +274,11 @@ func (n *node) listen() error {
 		name, addr string
 		ln         net.Listener
 		handler    http.Handler
+		limits     limits
 		bound      *string
 	}{
-		{"server.listen", n.cfg.Server.Listen, n.embed.public, n.api.Public(), &n.Public},
-		{"server.admin_listen", n.cfg.Server.AdminListen, n.embed.admin, admin, &n.Admin},
+		{"server.listen", n.cfg.Server.Listen, n.embed.public, n.api.Public(), publicLimits, &n.Public},
+		{"server.admin_listen", n.cfg.Server.AdminListen, n.embed.admin, admin, adminLimits, &n.Admin},
 	} {
 		ln := l.ln
 		if ln == nil {
@@ -268,10 +288,7 @@ func (n *node) listen() error {
 			}
 		}
 		*l.bound = ln.Addr().String()
-		srv := &http.Server{
-			Handler: l.handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-			ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
-		}
+		srv := newServer(l.handler, l.limits, n.log)
 		n.servers = append(n.servers, srv)
 		go func() {
 			if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {

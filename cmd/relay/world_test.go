@@ -167,6 +167,7 @@ type client struct {
 	cfg         *configs.Config
 	node        *node
 	base, admin string
+	merchant    string // of tokens; "": the only one
 }
 
 type answer struct {
@@ -187,7 +188,7 @@ func (a answer) text(path ...string) string {
 
 func (c *client) token(user string) string {
 	c.t.Helper()
-	token, err := mintToken(c.cfg, user, "", time.Now().Add(time.Hour))
+	token, err := mintToken(c.cfg, user, c.merchant, time.Now().Add(time.Hour))
 	if err != nil {
 		c.t.Fatal(err)
 	}
