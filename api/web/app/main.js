@@ -205,13 +205,14 @@ function notice(text) {
 
 // ended tidies up after a challenge that needs nobody any more: this device
 // gets no push about what was answered on it. What the worker says about an
-// answer that was given on a notification stays.
+// answer that was given on a notification stays. The tag does not tell which one
+// it is: challenges that ask the same share a notification.
 async function ended(id) {
   closeReport(id);
   const registration = await navigator.serviceWorker?.getRegistration();
-  const notifications = await registration?.getNotifications?.({ tag: id });
-  for (const notification of notifications ?? []) {
-    if (notification.data?.challenge?.status === 'pending') notification.close();
+  for (const notification of await registration?.getNotifications?.() ?? []) {
+    const { challenge } = notification.data ?? {};
+    if (challenge?.id === id && challenge.status === 'pending') notification.close();
   }
 }
 
