@@ -1,6 +1,7 @@
 package api
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
@@ -64,6 +65,26 @@ func TestFiveWrongCodes(t *testing.T) {
 		b.post("/v1/push/subscriptions/"+v.ID+"/activate", `{"code":"WRONG"}`).problem(409, "wrong_code")
 	}
 	b.post("/v1/push/subscriptions/"+v.ID+"/activate", `{"code":"WRONG"}`).problem(404, "not_found")
+}
+
+// Nobody can have an endpoint pushed to without end: not even by several users.
+func TestPushesAboutSubscriptionsAreLimited(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	body := asJSON(t, subscription(t, endpoint))
+	for n := range 5 {
+		token := b.token(jwt.MapClaims{"sub": []string{"1", "2"}[n%2]})
+		if a := b.call(request{method: "POST", path: "/v1/push/subscriptions", token: token, body: body}); a.Status/100 != 2 {
+			t.Fatalf("push %d: %d %s", n+1, a.Status, a.Body)
+		}
+	}
+	a := b.call(request{method: "POST", path: "/v1/push/subscriptions", token: b.token(jwt.MapClaims{"sub": "3"}), body: body}).problem(429, "rate_limited")
+	if after, err := strconv.Atoi(a.Header.Get("Retry-After")); err != nil || after < 590 || after > 600 {
+		t.Errorf("Retry-After: %q, want about ten minutes", a.Header.Get("Retry-After"))
+	}
+	if got := string(b.call(request{method: "GET", path: "/v1/push/subscriptions", token: b.token(jwt.MapClaims{"sub": "3"})}).Body); got != `{"data":[],"next_cursor":null}` {
+		t.Errorf("what was refused is registered: %s", got)
+	}
 }
 
 func TestBadSubscriptions(t *testing.T) {

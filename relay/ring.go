@@ -57,9 +57,10 @@ func (w *Worker) plan(ctx context.Context, c Challenge) (plan, error) {
 	if err != nil {
 		return p, fmt.Errorf("read what surrounds the challenge: %w", err)
 	}
-	if why := w.svc.Push.silence(c, crowd); why != "" {
+	switch why := w.svc.Push.silence(c, crowd); {
+	case why != "":
 		p.silence, p.quiet = why, true
-	} else {
+	case p.silence == "":
 		others, err := w.svc.others(ctx, crowd)
 		if err != nil {
 			return p, err

@@ -77,7 +77,7 @@ self.addEventListener('notificationclick', (event) => {
 });
 
 self.addEventListener('message', (event) => {
-  if (event.data?.type === 'ended') event.waitUntil(clear(event.data.id, isPending));
+  if (event.data?.type === 'ended') event.waitUntil(clear(asks(event.data.id)));
 });
 
 self.addEventListener('pushsubscriptionchange', (event) => event.waitUntil(resubscribe(event)));
@@ -163,7 +163,7 @@ function read(event) {
 async function show({ notification, challenge, apple }) {
   const words = await wording(notification.lang);
   const pending = challenge?.status === 'pending';
-  if (apple) await clear(notification.tag);
+  if (apple && notification.tag) await clear(tagged(notification.tag));
   await notify(notification.title ?? words['sw.new'], {
     body: notification.body ?? words['sw.new_text'],
     tag: notification.tag,
@@ -199,20 +199,22 @@ async function notify(title, options) {
   await shown.finally(() => showing.delete(shown));
 }
 
-// clear closes the notifications with a tag. It waits for what is on its way to
-// the screen, whatever its tag: to Chromium's getNotifications such a one looks
-// closed already, so that it forgets it, and then its buttons do nothing. For
-// that reason no page calls getNotifications: this worker alone shows and asks.
-async function clear(tag, which = () => true) {
-  if (!tag) return;
+// clear closes notifications. It waits for what is on its way to the screen,
+// whichever it is: to Chromium's getNotifications such a one looks closed already,
+// so that it forgets it, and then its buttons do nothing. For that reason no page
+// calls getNotifications: this worker alone shows and asks.
+async function clear(which) {
   while (showing.size > 0) await Promise.allSettled(showing);
-  for (const notification of await self.registration.getNotifications({ tag })) {
+  for (const notification of await self.registration.getNotifications()) {
     if (which(notification)) notification.close();
   }
 }
 
-// isPending tells a question from what was said about its answer.
-const isPending = ({ data }) => data?.challenge?.status === 'pending';
+const tagged = (wanted) => ({ tag }) => tag === wanted;
+
+// asks tells a question about a challenge from what was said about its answer. The
+// tag does not: challenges that ask the same share a notification.
+const asks = (id) => ({ data }) => data?.challenge?.id === id && data.challenge.status === 'pending';
 
 // activate proves to the API that this browser receives what is pushed.
 async function activate({ notification, activation, apple }) {
@@ -249,7 +251,7 @@ async function decide({ data, body, tag, lang }, action) {
   await Promise.all([say('outcome.sending'), tell({ type: 'decided', id: challenge.id })]);
   const outcome = await send(challenge, action);
   if (outcome === 'open') {
-    await clear(tag || challenge.id);
+    await clear(tagged(tag || challenge.id));
     await open(navigate).catch(() => say('sw.open'));
   } else if (outcome === 'sw.no_answer') {
     await say(outcome, { data, actions: actions(challenge, words) });
