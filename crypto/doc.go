@@ -39,14 +39,14 @@
 //     [TestOpenChecksTheSignatureFirst, FuzzOpen], and the answer tells nothing of the
 //     plaintext [TestOpenChecksEveryByteOfThePadding].
 //   - Envelopes sent again, encrypted anew, late, early, out of order, under another
-//     type or to another merchant: content decides [TestCapturedEnvelopes]; nothing
+//     type or to another merchant: content decides [TestReplayAndConfusion]; nothing
 //     stale rings a phone [TestExpiredOnArrival]; under a wrong type a code goes
 //     nowhere, and the real event is not blocked [TestQuarantineDoesNotBlockTheReal].
 //   - What the relay sends to the issuer, posted back as a webhook
-//     [TestCapturedEnvelopes].
+//     [TestReplayAndConfusion].
 //   - Floods: rates are limited before any cryptography [TestWebhookRateLimit],
 //     bodies, headers and their time are bounded [TestWebhookTooLarge,
-//     TestSlowClientsAreCutOff], as is how many are opened at once
+//     TestSlowClients], as is how many are opened at once
 //     [TestReceivingIsBounded].
 //   - Forged tokens, whatever the algorithm, key, header or encoding, get one answer
 //     [TestBadTokens, FuzzAuthorization, FuzzClaims]; a token is read from its header
@@ -69,10 +69,10 @@
 // A thief has the card's number, or the cardholder's open session or unlocked phone.
 //
 //   - Prompt bombing: few challenges of a card ring [TestPerCardLimit,
-//     TestOnlyTheNewestRing], equal ones share one notification
-//     [TestIdenticalChallengesShareOneNotification], a report silences the card and
+//     TestNewestOfManyThatWaitedRing], equal ones share one notification
+//     [TestIdenticalChallengesShareANotification], a report silences the card and
 //     may lock it [TestNotMe], and the list works with any number
-//     [TestListOfACardWithThousandsPending].
+//     [TestFloodedCard].
 //   - Approving with the session alone, where auth.step_up asks for a passkey: it
 //     signs the challenge's id, amount, currency and payee, the decision and a nonce
 //     (PSD2 RTS Art. 5) [TestLinkedCoversWhatIsApproved, TestApprovingWithAStepUp,
@@ -120,7 +120,7 @@
 // A reader of logs, metrics, traces and the operator's pages finds no secret: types
 // that hold one redact themselves and errors hold none [TestNothingLeaks,
 // TestSecretsRedactThemselves, TestLogsHoldNoRequestData]; whoever writes to them
-// from outside writes no line of his own [TestRequestID, TestLogInjection].
+// from outside writes no line of his own [TestRequestID, TestLogsHoldNoRequestData].
 //
 // Out of scope: a compromised relay host or process memory, a compromised issuer,
 // identity provider or merchant secret, a malicious operator, malware on the
