@@ -44,14 +44,19 @@
 //     drops.
 //  7. Users, cards, challenges and subscriptions of different merchants never
 //     meet: a holder is always a merchant and an id.
+//  8. An endpoint is active for one user at most: who proved it last. The former
+//     one loses it before the next one gets it.
+//  9. A challenge that may not ring is listed all the same: limits, mutes and
+//     shared notifications (ring.go) are about pushes only.
 //
 // # Shape
 //
 // The rules are pure functions of (value, input, now): Interpret, Decide,
-// Reveal, Done, Confirmed, Expire, Cancel, Assign, Next. Service is the thin
-// shell around them (load, pure step, swap, owe) and Worker runs what is owed
-// (lease, send, settle). Both talk to Store and Queue, which redisstore
-// implements, and to the outside through Pusher, Issuer and Downstream.
+// Reveal, Done, Confirmed, Expire, Cancel, Assign, Next, and what makes a challenge
+// ring (ring.go). Service is the thin shell around them (load, pure step, swap, owe)
+// and Worker runs what is owed (lease, send, settle). Both talk to Store and Queue,
+// which redisstore implements, and to the outside through Pusher, Issuer and
+// Downstream.
 //
 // What an operator looks up is read here as well: records of every webhook and
 // delivery (lookup.go), the life of one challenge (timeline.go), the figures of all

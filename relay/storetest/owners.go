@@ -167,6 +167,12 @@ func testUnassigned(t *testing.T, w *World) {
 		return ids
 	}
 	equal(t, "unassigned", ids(), []string{waiting.Challenge.ID})
+	w.Advance(time.Second)
+	newer := w.Challenge("c", "", "")
+	w.Arrive(w.a, newer)
+	w.Lease(w.a, waiting.Partition, relay.LaneTasks)
+	equal(t, "unassigned, newest first", ids(), []string{newer.Challenge.ID, waiting.Challenge.ID})
+	w.End(w.a, newer.Challenge.ID, relay.Cancelled)
 
 	w.Arrive(w.a, w.Teaching("c", "one", w.Now()))
 	equal(t, "lessons", w.lessons(w.a, "c"), []string{"one"})
