@@ -15,7 +15,7 @@ const CrowdSize = 32
 // which notification.
 type Crowd struct {
 	Muted  bool     // pushes for its holder are silenced
-	Recent int      // challenges of its holder and owner created within a time before it, itself included
+	Recent int      // challenges of its holder and owner created within a time before it, itself included, without those that had ended when they came
 	Newer  int      // live challenges of its holder created after it
 	Others []string // the holder's newest live challenges without it, newest first: at most CrowdSize
 }

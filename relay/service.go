@@ -240,9 +240,8 @@ func (s *Service) arrival(m *Merchant, w Webhook, body []byte, root crypto.Root,
 		ev.Secret = Secret{Body: body, Envelope: s.envelope(a.Owe, w.Raw)}
 	}
 	if r.Quarantine == "" && ev.CardID != "" && ev.UserID != "" && !f.Failed() {
-		a.LearnAt = now
-		if !f.Occurred.IsZero() {
-			a.LearnAt = f.Occurred
+		if a.LearnAt = f.Occurred; a.LearnAt.IsZero() {
+			a.LearnAt, a.LearnFirst = now, true
 		}
 	}
 	a.Event = ev

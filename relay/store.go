@@ -173,8 +173,11 @@ type Arrival struct {
 	// LearnAt is when the event happened, if it teaches that Event.UserID owns
 	// Event.CardID; zero if it does not.
 	LearnAt time.Time
-	Owe     []Delivery
-	Own     []Event // events of our own that the deliveries forward
+	// LearnFirst: it does not say when it happened, so that it is newer than nothing
+	// and teaches only the first owner.
+	LearnFirst bool
+	Owe        []Delivery
+	Own        []Event // events of our own that the deliveries forward
 }
 
 // Arrived is what became of it.

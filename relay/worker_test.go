@@ -37,6 +37,24 @@ func TestPerCardLimit(t *testing.T) {
 	h.wantPushes(map[int]int{1: 1})
 }
 
+// TestStaleOnesDoNotSilence: challenges that were over when they came, as after an
+// outage or out of captured envelopes, do not count towards how many may ring.
+func TestStaleOnesDoNotSilence(t *testing.T) {
+	h := newHarness(t, nil)
+	h.device(anna, 1)
+	h.pusher.clear()
+	for i := range 7 {
+		h.wantStatus(h.receive("CARD_3DS", purchase("c-1", "auth_id", fmt.Sprint(i), "occur_time", start.Add(-time.Hour).UnixMilli())), relay.Expired)
+	}
+	h.clock.Advance(time.Second)
+	live := h.receive("CARD_3DS", purchase("c-1", "auth_id", "live"))
+	h.quiet()
+	h.wantPushes(map[int]int{1: 1})
+	if got := h.listed(anna, true); len(got) != 8 || got[0] != live {
+		t.Errorf("anna's list is %v, want all eight", got)
+	}
+}
+
 func TestUnreachable(t *testing.T) {
 	for name, tc := range map[string]struct {
 		devices int

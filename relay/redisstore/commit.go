@@ -56,7 +56,11 @@ func (s *Store) Arrive(ctx context.Context, a relay.Arrival) (relay.Arrived, err
 		hasCard = "1"
 		learn = s.encodeEntry(relay.Delivery{Kind: relay.KindLearn, Merchant: ev.Merchant, UserID: ev.UserID, CardID: ev.CardID}, false)
 		if !a.LearnAt.IsZero() {
-			learnAt = strconv.FormatInt(ms(a.LearnAt), 10)
+			at := ms(a.LearnAt)
+			if a.LearnFirst {
+				at = -at
+			}
+			learnAt = strconv.FormatInt(at, 10)
 		}
 	}
 	args := []any{ev.ID, strconv.FormatInt(remember, 10), hasCard, ev.UserID, learnAt, learn}

@@ -26,7 +26,7 @@
 //	prefix:{pNN}:dup:FINGERPRINT  the event that first had this content
 //	prefix:{pNN}:owner:H          hash: user, at (ms), op ("1" if set by the operator)
 //	prefix:{pNN}:live:H           sorted set by creation: "chl_… MARK" of what is pending or confirming
-//	prefix:{pNN}:ended:H:USER     sorted set by creation: what has ended
+//	prefix:{pNN}:ended:H:USER     sorted set by creation: "chl_…" of what has ended, "chl_… late" of what had when it came
 //	prefix:{pNN}:mute:H           pushes are silenced
 //	prefix:{pNN}:due              sorted set by time: lane, newline, entry
 //	prefix:{pNN}:dead             sorted set by time: dead letters

@@ -180,6 +180,13 @@ func (s *Store) Unassigned(ctx context.Context, h relay.Holder) ([]relay.Challen
 	return slices.DeleteFunc(list, func(c relay.Challenge) bool { return c.UserID != "" }), err
 }
 
+// lateMark stands behind what had ended when it came, which rang nobody; lateSought
+// is among how many of late it is looked for.
+const (
+	lateMark   = " late"
+	lateSought = 256
+)
+
 // Crowd counts by the indexes alone.
 func (s *Store) Crowd(ctx context.Context, c relay.Challenge, within time.Duration) (relay.Crowd, error) {
 	h := c.Holder()
@@ -189,7 +196,9 @@ func (s *Store) Crowd(ctx context.Context, c relay.Challenge, within time.Durati
 	pipe := s.rdb.Pipeline()
 	mute := pipe.Exists(ctx, s.keys.mute(p, h))
 	lives := pipe.ZCount(ctx, live, from, to)
-	ended := pipe.ZCount(ctx, s.keys.ended(p, h, c.UserID), from, to)
+	endedKey := s.keys.ended(p, h, c.UserID)
+	ended := pipe.ZCount(ctx, endedKey, from, to)
+	recent := pipe.ZRevRangeByScore(ctx, endedKey, &redis.ZRangeBy{Min: from, Max: to, Count: lateSought})
 	newer := pipe.ZRevRank(ctx, live, liveMember(c))
 	newest := pipe.ZRevRange(ctx, live, 0, relay.CrowdSize) // c may be among them
 	cmds, _ := pipe.Exec(ctx)                               // whose error is that of one of them
@@ -198,9 +207,15 @@ func (s *Store) Crowd(ctx context.Context, c relay.Challenge, within time.Durati
 			return relay.Crowd{}, s.away(err)
 		}
 	}
+	late := 0
+	for _, member := range recent.Val() {
+		if strings.HasSuffix(member, lateMark) {
+			late++
+		}
+	}
 	others := slices.DeleteFunc(idsOf(newest.Val()), func(id string) bool { return id == c.ID })
 	return relay.Crowd{
-		Muted: mute.Val() > 0, Recent: int(lives.Val() + ended.Val()), Newer: int(newer.Val()),
+		Muted: mute.Val() > 0, Recent: int(lives.Val()+ended.Val()) - late, Newer: int(newer.Val()),
 		Others: others[:min(len(others), relay.CrowdSize)],
 	}, nil
 }

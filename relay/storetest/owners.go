@@ -10,6 +10,7 @@ import (
 
 var owners = map[string]func(*testing.T, *World){
 	"events teach who owns a card, newer ones win": testOwnerLearnt,
+	"an event without a time teaches once":         testOwnerUntimed,
 	"the operator's owner wins until deleted":      testOwnerOperator,
 	"a challenge gets its owner at arrival":        testOwnerAtArrival,
 	"an unassigned challenge is adopted":           testUnassigned,
@@ -40,6 +41,26 @@ func (w *World) lessons(b Backend, id string) []string {
 		}
 	}
 	return users
+}
+
+// testOwnerUntimed: what does not say when it happened cannot be newer than anything,
+// so that an old event that comes again brings no former owner back.
+func testOwnerUntimed(t *testing.T, w *World) {
+	untimed := func(user string) {
+		a := w.Event("c", user)
+		a.LearnAt, a.LearnFirst = w.Now(), true
+		w.Arrive(w.a, a)
+	}
+	first := w.Now()
+	untimed("one")
+	w.ownerIs(w.a, "a card that nobody is known to own", "c", "one", first)
+	w.Advance(time.Minute)
+	untimed("two")
+	w.ownerIs(w.a, "a card that is known", "c", "one", first)
+	taught := w.Event("c", "two")
+	taught.LearnAt = w.Now()
+	w.Arrive(w.a, taught)
+	w.ownerIs(w.a, "one that says when", "c", "two", w.Now())
 }
 
 func testOwnerLearnt(t *testing.T, w *World) {

@@ -19,7 +19,8 @@
 -- ARGV[2] how long the content is remembered, ms; "0": not at all
 -- ARGV[3] "1" if the event names a card
 -- ARGV[4] the user it names, or ""
--- ARGV[5] when it happened, ms, if it teaches that the user owns the card; or ""
+-- ARGV[5] when it happened, ms, if it teaches that the user owns the card; or "".
+--         Below zero it is when it came: it teaches only the first owner
 -- ARGV[6] the inner step that indexes the lesson
 -- ARGV[7] challenge id, or "" if there is none
 -- ARGV[8] its record without the header
@@ -47,7 +48,7 @@ if ARGV[3] == '1' then
   local owner = known[1]
   local taught = ARGV[5] ~= '' and not known[3] and (not owner or tonumber(ARGV[5]) > tonumber(known[2]))
   if taught then
-    redis.call('HSET', KEYS[2], 'user', user, 'at', ARGV[5])
+    redis.call('HSET', KEYS[2], 'user', user, 'at', (string.gsub(ARGV[5], '^-', '')))
   end
   if owner and (known[3] or user == '') then
     user = owner
@@ -76,7 +77,7 @@ if challenge ~= '' then
     redis.call('XADD', KEYS[5], '*', 'd', announce)
   else
     local ended = ARGV[15] .. user
-    redis.call('ZADD', ended, ARGV[10], challenge)
+    redis.call('ZADD', ended, ARGV[10], challenge .. ' late')
     redis.call('ZREMRANGEBYSCORE', ended, '-inf', string.format('%.0f', ARGV[10] - ARGV[9]))
     redis.call('PEXPIRE', ended, ARGV[9])
   end
