@@ -68,6 +68,18 @@ func testOwnerLearnt(t *testing.T, w *World) {
 		w.ownerIs(b, step.what, "c", step.want, start.Add(step.wantAt))
 		equal(t, step.what+": lessons", w.lessons(b, "c"), step.lessons)
 	}
+	// Without a time it teaches only what nobody knew.
+	undated := func(card, user string) {
+		a := w.Teaching(card, user, start.Add(time.Hour))
+		a.Undated = true
+		w.Arrive(w.a, a)
+	}
+	undated("c", "one")
+	w.ownerIs(b, "one without a time", "c", "two", start.Add(3*time.Second))
+	equal(t, "one without a time: lessons", w.lessons(b, "c"), []string(nil))
+	undated("d", "one")
+	w.ownerIs(b, "the first, without a time", "d", "one", start.Add(time.Hour))
+	equal(t, "the first, without a time: lessons", w.lessons(b, "d"), []string{"one"})
 	_, err = b.Owner(t.Context(), relay.Holder{Merchant: "other", CardID: "c"})
 	wantErr(t, "the same card of another merchant", err, relay.ErrNotFound)
 }

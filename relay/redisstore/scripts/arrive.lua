@@ -31,7 +31,9 @@
 -- ARGV[14] merchant
 -- ARGV[15] the holder's ended challenges, without the user that ends the key.
 --          It carries KEYS[1]'s hash tag, but is known only here.
--- ARGV[16…] commands: number of words, words…
+-- ARGV[16] "1" if ARGV[5] is but when it arrived: then it teaches only whose a
+--          card is that nobody is known to own
+-- ARGV[17…] commands: number of words, words…
 --
 -- Returns {event id, 1 if it is a duplicate (then the first one's id), owner,
 -- 1 if the owner was not known before}.
@@ -45,7 +47,7 @@ end
 if ARGV[3] == '1' then
   local known = redis.call('HMGET', KEYS[2], 'user', 'at', 'op')
   local owner = known[1]
-  local taught = ARGV[5] ~= '' and not known[3] and (not owner or tonumber(ARGV[5]) > tonumber(known[2]))
+  local taught = ARGV[5] ~= '' and not known[3] and (not owner or ARGV[16] == '' and tonumber(ARGV[5]) > tonumber(known[2]))
   if taught then
     redis.call('HSET', KEYS[2], 'user', user, 'at', ARGV[5])
   end
@@ -85,7 +87,7 @@ if challenge ~= '' then
   end
 end
 
-local i = 16
+local i = 17
 while i <= #ARGV do
   local n = tonumber(ARGV[i])
   redis.call(unpack(ARGV, i + 1, i + n))
