@@ -140,7 +140,7 @@ func TestTwoProveOneEndpointAtOnce(t *testing.T) {
 				}
 				if i == 1 {
 					id, code = h.subscribe(users[0], n)
-					u, i = users[0], 0
+					u = users[0]
 				}
 			}
 			all.Go(func() { errs[i] = h.Activate(h.ctx, u, id, code) })
