@@ -93,18 +93,19 @@ func TestWhatTeachesAnOwner(t *testing.T) {
 	for name, tc := range map[string]struct {
 		typ, body string
 		want      time.Time
+		undated   bool
 	}{
-		"card and user":       {"CARD_ASSIGN_RESULT", `{"card_id":1,"user_id":2,"status":"SUCCESS"}`, testNow},
-		"by when it happened": {"CARD_ASSIGN_RESULT", `{"card_id":1,"user_id":2,"occur_time":"` + earlier.Format(time.RFC3339) + `"}`, earlier},
-		"the future is now":   {"CARD_ASSIGN_RESULT", `{"card_id":1,"user_id":2,"occur_time":"2100-01-01T00:00:00Z"}`, testNow},
-		"a challenge, too":    {"CARD_3DS", `{"card_id":1,"user_id":2,"otp":"045435"}`, testNow},
-		"a failure":           {"CARD_ASSIGN_RESULT", `{"card_id":1,"user_id":2,"status":"FAILED"}`, time.Time{}},
-		"no user":             {"CARD_ASSIGN_RESULT", `{"card_id":1}`, time.Time{}},
-		"no card":             {"CARD_ASSIGN_RESULT", `{"user_id":2}`, time.Time{}},
-		"quarantined":         {"CARD_ASSIGN_RESULT", `{"card_id":1,"user_id":2,"otp":"045435"}`, time.Time{}},
+		"card and user":       {"CARD_ASSIGN_RESULT", `{"card_id":1,"user_id":2,"status":"SUCCESS"}`, testNow, true},
+		"by when it happened": {"CARD_ASSIGN_RESULT", `{"card_id":1,"user_id":2,"occur_time":"` + earlier.Format(time.RFC3339) + `"}`, earlier, false},
+		"the future is now":   {"CARD_ASSIGN_RESULT", `{"card_id":1,"user_id":2,"occur_time":"2100-01-01T00:00:00Z"}`, testNow, false},
+		"a challenge, too":    {"CARD_3DS", `{"card_id":1,"user_id":2,"otp":"045435"}`, testNow, true},
+		"a failure":           {"CARD_ASSIGN_RESULT", `{"card_id":1,"user_id":2,"status":"FAILED"}`, time.Time{}, false},
+		"no user":             {"CARD_ASSIGN_RESULT", `{"card_id":1}`, time.Time{}, false},
+		"no card":             {"CARD_ASSIGN_RESULT", `{"user_id":2}`, time.Time{}, false},
+		"quarantined":         {"CARD_ASSIGN_RESULT", `{"card_id":1,"user_id":2,"otp":"045435"}`, time.Time{}, false},
 	} {
-		if a := arrive(t, root, "acme", tc.typ, tc.body); !a.LearnAt.Equal(tc.want) {
-			t.Errorf("%s: teaches as of %v, want %v", name, a.LearnAt, tc.want)
+		if a := arrive(t, root, "acme", tc.typ, tc.body); !a.LearnAt.Equal(tc.want) || a.Undated != tc.undated {
+			t.Errorf("%s: teaches as of %v, undated %v; want %v, %v", name, a.LearnAt, a.Undated, tc.want, tc.undated)
 		}
 	}
 }

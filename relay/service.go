@@ -240,8 +240,9 @@ func (s *Service) arrival(m *Merchant, w Webhook, body []byte, root crypto.Root,
 		ev.Secret = Secret{Body: body, Envelope: s.envelope(a.Owe, w.Raw)}
 	}
 	if r.Quarantine == "" && ev.CardID != "" && ev.UserID != "" && !f.Failed() {
-		if a.LearnAt = f.Occurred; a.LearnAt.IsZero() {
-			a.LearnAt, a.LearnFirst = now, true
+		a.LearnAt, a.Undated = f.Occurred, f.Occurred.IsZero()
+		if a.Undated {
+			a.LearnAt = now
 		}
 	}
 	a.Event = ev

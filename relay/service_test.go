@@ -184,6 +184,24 @@ func TestUnassignedIsAdopted(t *testing.T) {
 	}
 }
 
+// An event that does not say when it happened, withheld by the network or sent again
+// when it is no duplicate any more, must not give the card back to whose it once was.
+func TestCapturedEventMakesNobodyOwnerAgain(t *testing.T) {
+	h := newHarness(t, nil)
+	h.device(anna, 1)
+	h.device(berta, 2)
+	h.receive("CARD_ASSIGN_RESULT", payload("card_id", "c-1", "user_id", "berta"))
+	h.pass(time.Minute)
+	h.receive("CARD_ASSIGN_RESULT", payload("card_id", "c-1", "user_id", "anna", "occur_time", h.clock.Now().UnixMilli()))
+	h.pass(time.Minute)
+	h.receive("CARD_ACTIVATE_RESULT", payload("card_id", "c-1", "user_id", "berta", "status", "SUCCESS"))
+	id := h.receive("CARD_3DS", payload("card_id", "c-1", "otp", code))
+	if owner := h.challenge(id).UserID; owner != "anna" {
+		t.Errorf("the code is %s's, want anna's", owner)
+	}
+	h.wantPushes(map[int]int{1: 1})
+}
+
 // The card's owner becomes known after the challenge has arrived, and before it
 // is announced: its devices ring once.
 func TestAdoptedBeforeItIsAnnounced(t *testing.T) {

@@ -171,13 +171,12 @@ type Arrival struct {
 	Remember    time.Duration // how long the content is a duplicate
 	Challenge   *Challenge
 	// LearnAt is when the event happened, if it teaches that Event.UserID owns
-	// Event.CardID; zero if it does not.
+	// Event.CardID; zero if it does not. Undated says that it is but when it arrived:
+	// it may be old, and teaches only whose a card is that nobody is known to own.
 	LearnAt time.Time
-	// LearnFirst: it does not say when it happened, so that it is newer than nothing
-	// and teaches only the first owner.
-	LearnFirst bool
-	Owe        []Delivery
-	Own        []Event // events of our own that the deliveries forward
+	Undated bool
+	Owe     []Delivery
+	Own     []Event // events of our own that the deliveries forward
 }
 
 // Arrived is what became of it.

@@ -51,21 +51,20 @@ func (s *Store) Arrive(ctx context.Context, a relay.Arrival) (relay.Arrived, err
 	if a.Fingerprint != nil {
 		remember, dup = a.Remember.Milliseconds(), s.keys.duplicate(p, a.Fingerprint)
 	}
-	hasCard, learnAt, learn := "", "", ""
+	hasCard, learnAt, undated, learn := "", "", "", ""
 	if ev.CardID != "" {
 		hasCard = "1"
 		learn = s.encodeEntry(relay.Delivery{Kind: relay.KindLearn, Merchant: ev.Merchant, UserID: ev.UserID, CardID: ev.CardID}, false)
 		if !a.LearnAt.IsZero() {
-			at := ms(a.LearnAt)
-			if a.LearnFirst {
-				at = -at
-			}
-			learnAt = strconv.FormatInt(at, 10)
+			learnAt = strconv.FormatInt(ms(a.LearnAt), 10)
+		}
+		if a.Undated {
+			undated = "1"
 		}
 	}
 	args := []any{ev.ID, strconv.FormatInt(remember, 10), hasCard, ev.UserID, learnAt, learn}
 	args = append(args, s.arriveChallenge(a.Challenge, &h)...)
-	args = append(args, s.keys.changes(), ev.Merchant, s.keys.ended(p, h, ""))
+	args = append(args, s.keys.changes(), ev.Merchant, s.keys.ended(p, h, ""), undated)
 	b := batch{keys: []string{dup, s.keys.owner(p, h), s.keys.of(p, challengeKey(a)), s.keys.live(p, h), s.keys.lane(p, relay.LaneTasks), s.keys.due(p)}}
 	s.addEvent(&b, p, ev)
 	s.indexEvent(&b, p, ev)

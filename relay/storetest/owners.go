@@ -10,7 +10,6 @@ import (
 
 var owners = map[string]func(*testing.T, *World){
 	"events teach who owns a card, newer ones win": testOwnerLearnt,
-	"an event without a time teaches once":         testOwnerUntimed,
 	"the operator's owner wins until deleted":      testOwnerOperator,
 	"a challenge gets its owner at arrival":        testOwnerAtArrival,
 	"an unassigned challenge is adopted":           testUnassigned,
@@ -43,26 +42,6 @@ func (w *World) lessons(b Backend, id string) []string {
 	return users
 }
 
-// testOwnerUntimed: what does not say when it happened cannot be newer than anything,
-// so that an old event that comes again brings no former owner back.
-func testOwnerUntimed(t *testing.T, w *World) {
-	untimed := func(user string) {
-		a := w.Event("c", user)
-		a.LearnAt, a.LearnFirst = w.Now(), true
-		w.Arrive(w.a, a)
-	}
-	first := w.Now()
-	untimed("one")
-	w.ownerIs(w.a, "a card that nobody is known to own", "c", "one", first)
-	w.Advance(time.Minute)
-	untimed("two")
-	w.ownerIs(w.a, "a card that is known", "c", "one", first)
-	taught := w.Event("c", "two")
-	taught.LearnAt = w.Now()
-	w.Arrive(w.a, taught)
-	w.ownerIs(w.a, "one that says when", "c", "two", w.Now())
-}
-
 func testOwnerLearnt(t *testing.T, w *World) {
 	b := w.Node("b")
 	_, err := b.Owner(t.Context(), card("c"))
@@ -89,6 +68,18 @@ func testOwnerLearnt(t *testing.T, w *World) {
 		w.ownerIs(b, step.what, "c", step.want, start.Add(step.wantAt))
 		equal(t, step.what+": lessons", w.lessons(b, "c"), step.lessons)
 	}
+	// Without a time it teaches only what nobody knew.
+	undated := func(card, user string) {
+		a := w.Teaching(card, user, start.Add(time.Hour))
+		a.Undated = true
+		w.Arrive(w.a, a)
+	}
+	undated("c", "one")
+	w.ownerIs(b, "one without a time", "c", "two", start.Add(3*time.Second))
+	equal(t, "one without a time: lessons", w.lessons(b, "c"), []string(nil))
+	undated("d", "one")
+	w.ownerIs(b, "the first, without a time", "d", "one", start.Add(time.Hour))
+	equal(t, "the first, without a time: lessons", w.lessons(b, "d"), []string{"one"})
 	_, err = b.Owner(t.Context(), relay.Holder{Merchant: "other", CardID: "c"})
 	wantErr(t, "the same card of another merchant", err, relay.ErrNotFound)
 }

@@ -19,8 +19,7 @@
 -- ARGV[2] how long the content is remembered, ms; "0": not at all
 -- ARGV[3] "1" if the event names a card
 -- ARGV[4] the user it names, or ""
--- ARGV[5] when it happened, ms, if it teaches that the user owns the card; or "".
---         Below zero it is when it came: it teaches only the first owner
+-- ARGV[5] when it happened, ms, if it teaches that the user owns the card; or ""
 -- ARGV[6] the inner step that indexes the lesson
 -- ARGV[7] challenge id, or "" if there is none
 -- ARGV[8] its record without the header
@@ -32,7 +31,9 @@
 -- ARGV[14] merchant
 -- ARGV[15] the holder's ended challenges, without the user that ends the key.
 --          It carries KEYS[1]'s hash tag, but is known only here.
--- ARGV[16…] commands: number of words, words…
+-- ARGV[16] "1" if ARGV[5] is but when it arrived: then it teaches only whose a
+--          card is that nobody is known to own
+-- ARGV[17…] commands: number of words, words…
 --
 -- Returns {event id, 1 if it is a duplicate (then the first one's id), owner,
 -- 1 if the owner was not known before}.
@@ -46,9 +47,9 @@ end
 if ARGV[3] == '1' then
   local known = redis.call('HMGET', KEYS[2], 'user', 'at', 'op')
   local owner = known[1]
-  local taught = ARGV[5] ~= '' and not known[3] and (not owner or tonumber(ARGV[5]) > tonumber(known[2]))
+  local taught = ARGV[5] ~= '' and not known[3] and (not owner or ARGV[16] == '' and tonumber(ARGV[5]) > tonumber(known[2]))
   if taught then
-    redis.call('HSET', KEYS[2], 'user', user, 'at', (string.gsub(ARGV[5], '^-', '')))
+    redis.call('HSET', KEYS[2], 'user', user, 'at', ARGV[5])
   end
   if owner and (known[3] or user == '') then
     user = owner
@@ -86,7 +87,7 @@ if challenge ~= '' then
   end
 end
 
-local i = 16
+local i = 17
 while i <= #ARGV do
   local n = tonumber(ARGV[i])
   redis.call(unpack(ARGV, i + 1, i + n))
