@@ -12,6 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"approvalrelay/cmd/relay/sim"
 	"approvalrelay/crypto/passkey/passkeytest"
 )
 
@@ -53,6 +54,11 @@ func TestVerify(t *testing.T) {
 	id := w.challenge(c, "CARD_3DS", purchase("c-1", "u1", "A-1"))
 	other := w.challenge(c, "CARD_3DS", purchase("c-2", "u1", "A-2"))
 	c.approveWithPasskey("u1", id)
+
+	approved := answer{json: w.forwarded(c, "relay.challenge.approved", func(sim.Delivery) bool { return true }).JSON}
+	if approved.text("data", "decision", "proof", "passkey_id") == "<nil>" || approved.text("data", "decision", "shown", "amount") != "100.20" {
+		t.Errorf("the team's own record is %v", approved.json)
+	}
 
 	file := filepath.Join(t.TempDir(), "relay.yaml")
 	if err := os.WriteFile(file, []byte(w.yaml), 0o600); err != nil {
