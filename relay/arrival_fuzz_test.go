@@ -90,6 +90,9 @@ func checkClear(t *testing.T, key string, v any, f Fields) {
 			checkClear(t, key, e, f)
 		}
 	case string:
+		if _, ours := PartitionOf(v); ours {
+			return // random, and so by chance like anything
+		}
 		if holdsPAN(v) && !asCame[key] || LooksLikePAN(v) && key == "ca" {
 			t.Errorf("%s: %q is stored in clear", key, v)
 		}

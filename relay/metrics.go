@@ -21,6 +21,8 @@ type metrics struct {
 	pushDelay    prometheus.Histogram
 	confirmDelay prometheus.Histogram
 	decideDelay  prometheus.Histogram
+
+	sampled *prometheus.Registry // those that Sample reads
 }
 
 // The steps of which the duration is measured.
@@ -98,6 +100,8 @@ func newMetrics(o Options) *metrics {
 		m.dead.WithLabelValues(string(KindForward), t.Name)
 		m.forwards.WithLabelValues(t.Name)
 	}
+	m.sampled = prometheus.NewRegistry()
+	m.sampled.MustRegister(m.webhooks, m.challenges, m.attempts, m.forwards, m.pushDelay, m.confirmDelay, m.decideDelay)
 	if o.Metrics != nil {
 		o.Metrics.MustRegister(m.webhooks, m.unrecorded, m.challenges, m.decisions, m.stepUps, m.attempts, m.dead, m.steps, m.forwards, m.pushDelay, m.confirmDelay, m.decideDelay)
 	}

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 )
 
@@ -26,10 +25,7 @@ var figures = map[string]string{
 func totals(families []*dto.MetricFamily) map[string]float64 {
 	sum := map[string]float64{}
 	for _, f := range families {
-		label, watched := figures[f.GetName()]
-		if !watched {
-			continue
-		}
+		label := figures[f.GetName()]
 		for _, m := range f.GetMetric() {
 			name := f.GetName() + " " + labelOf(m, label)
 			if f.GetName() == nameAttempts {
@@ -61,11 +57,11 @@ func labelOf(m *dto.Metric, name string) string {
 }
 
 // Sample adds what this node counts to the samples of all nodes, until ctx ends.
-func (s *Service) Sample(ctx context.Context, g prometheus.Gatherer) {
+func (s *Service) Sample(ctx context.Context) {
 	last := map[string]float64{}
 	for first := true; ctx.Err() == nil; first = false {
 		now := s.store.Now()
-		families, err := g.Gather()
+		families, err := s.count.sampled.Gather()
 		if err != nil {
 			s.log.Warn("the metrics cannot be read", "error", err)
 		}

@@ -201,7 +201,7 @@ func (n *node) startWork(ctx context.Context) {
 	n.endWork = endWork
 	n.work.Go(func() { n.service.Run(ctx) })
 	n.work.Go(func() { n.worker.Run(ctx, grace) })
-	n.work.Go(func() { n.service.Sample(ctx, n.metrics) })
+	n.work.Go(func() { n.service.Sample(ctx) })
 	n.work.Go(func() { n.watchRedis(ctx) })
 	n.work.Go(func() { n.store.KeepSealed(ctx) })
 }
