@@ -5,7 +5,6 @@ import (
 	"math"
 	"testing"
 	"time"
-
 )
 
 func near(a *float64, b float64) bool { return a != nil && math.Abs(*a-b) < 0.011 }
