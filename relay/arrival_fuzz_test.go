@@ -46,7 +46,7 @@ func FuzzArrival(f *testing.F) {
 		if p, err := ParsePayload(body); err == nil {
 			fields = m.Mapping.Read(p)
 		}
-		if (a.Event.Outcome == OutcomeQuarantined) != (a.Fingerprint == nil) || a.Challenge != nil && a.Event.Outcome != OutcomeChallenge {
+		if a.Fingerprint == nil || a.Challenge != nil && a.Event.Outcome != OutcomeChallenge {
 			t.Errorf("%s, fingerprint %x, challenge %v", a.Event.Outcome, a.Fingerprint, a.Challenge != nil)
 		}
 		if p, ok := PartitionOf(a.Event.ID); !ok || p != a.Partition {

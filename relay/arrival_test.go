@@ -51,9 +51,11 @@ func TestHowLongContentIsRemembered(t *testing.T) {
 			t.Errorf("%s: remembered for %v, fingerprint %v; want %v", name, a.Remember, a.Fingerprint != nil, tc.want)
 		}
 	}
-	for name, body := range map[string]string{"not JSON": "{", "no card": `{"otp":"045435"}`} {
-		if a := arrive(t, root, "acme", "CARD_3DS", body); a.Fingerprint != nil || a.Event.Outcome != OutcomeQuarantined {
-			t.Errorf("%s: outcome %s, remembered: %v", name, a.Event.Outcome, a.Fingerprint != nil)
+	for name, body := range map[string]string{"not JSON": "{", "no card": `{"otp":"045435"}`, "no amount": `{"card_id":1}`} {
+		a := arrive(t, root, "acme", "CARD_3DS", body)
+		again := arrive(t, root, "acme", "not a name", body)
+		if a.Event.Outcome != OutcomeQuarantined || !bytes.Equal(a.Fingerprint, again.Fingerprint) || a.Partition != again.Partition {
+			t.Errorf("%s: outcome %s, known again: %v", name, a.Event.Outcome, bytes.Equal(a.Fingerprint, again.Fingerprint))
 		}
 	}
 }

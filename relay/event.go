@@ -82,22 +82,24 @@ type Reading struct {
 // is the time of arrival. What it refuses to understand is not an error of the
 // sender: the event is authentic and is kept in quarantine.
 func Interpret(m *Merchant, typ string, body []byte, lives Lifetimes, received time.Time) Reading {
-	if !validType(typ) {
-		return Reading{Quarantine: "the type is not a name: 1 to 64 letters, digits and _ . : - are, if no card number is among them"}
-	}
-	if strings.HasPrefix(strings.ToLower(typ), ownPrefix) {
-		return Reading{Quarantine: "types that begin with " + ownPrefix + " are the relay's own"}
-	}
 	p, err := ParsePayload(body)
 	if err != nil {
 		return Reading{Quarantine: err.Error()}
 	}
 	r := Reading{Payload: p, Fields: m.Mapping.Read(p)}
-	r.Kind, r.Action = m.Actions[typ]
 	f := &r.Fields
 	if f.Occurred.After(received) {
 		f.Occurred = received
 	}
+	switch {
+	case !validType(typ):
+		r.Quarantine = "the type is not a name: 1 to 64 letters, digits and _ . : - are, if no card number is among them"
+		return r
+	case strings.HasPrefix(strings.ToLower(typ), ownPrefix):
+		r.Quarantine = "types that begin with " + ownPrefix + " are the relay's own"
+		return r
+	}
+	r.Kind, r.Action = m.Actions[typ]
 	if !r.Action {
 		if f.OTP != "" || f.URL != "" {
 			r.Quarantine = "it carries a code or a challenge link, but its type is not action-requiring"

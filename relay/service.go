@@ -187,10 +187,10 @@ func (s *Service) take(ctx context.Context, m *Merchant, a Arrival) (Receipt, er
 	}
 	r := Receipt{Status: Accepted, EventID: got.EventID}
 	switch {
+	case a.Event.Outcome == OutcomeQuarantined: // also again
+		r.Status = Quarantined
 	case got.Duplicate:
 		r.Status = Duplicate
-	case a.Event.Outcome == OutcomeQuarantined:
-		r.Status = Quarantined
 	}
 	record := r.EventID
 	if got.Duplicate {
@@ -217,9 +217,10 @@ func (s *Service) arrival(m *Merchant, w Webhook, body []byte, root crypto.Root,
 	f := r.Fields
 	ev := Event{Type: w.Type, Merchant: m.Name, UserID: f.UserID, CardID: cardID(root, m.Name, f.CardID), OccurredAt: f.Occurred, ReceivedAt: now}
 
-	var fingerprint []byte
-	if r.Quarantine == "" {
-		fingerprint = root.Fingerprint([]byte(m.Name), Canonical(r.Payload))
+	fingerprint := root.Fingerprint([]byte(m.Name), Canonical(r.Payload))
+	if r.Quarantine != "" {
+		// It is known as such only, so that it does not keep the real event out.
+		fingerprint = root.Fingerprint([]byte("quarantine"), []byte(m.Name), body)
 	}
 	a := Arrival{Fingerprint: fingerprint, Remember: s.Duplicates}
 	if f.Reference == "" && f.Occurred.IsZero() {

@@ -135,6 +135,37 @@ func TestQuarantineDoesNotBlockTheReal(t *testing.T) {
 	h.wantPushes(map[int]int{1: 1})
 }
 
+// Whoever has captured an envelope can post it any number of times, under any type and
+// with other members beside what is signed: that must not fill the quarantine, which
+// holds whole bodies.
+func TestCapturedEnvelopeIsQuarantinedOnce(t *testing.T) {
+	h := newHarness(t, nil)
+	body := payload("card_id", "c-1", "user_id", "anna", "otp", code)
+	first, err := h.send("acme", "A", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, typ := range []string{"A", "B", "not a name"} {
+		if r, err := h.send("acme", typ, body); err != nil || r != (relay.Receipt{Status: relay.Quarantined, EventID: first.EventID}) {
+			t.Errorf("under %q: %+v, %v; want %s again", typ, r, err, first.EventID)
+		}
+	}
+	if r, err := h.send("acme", "A", payload("card_id", "c-1", "user_id", "anna", "otp", "045436")); err != nil || r.EventID == first.EventID {
+		t.Errorf("another event is taken for the same: %+v, %v", r, err)
+	}
+	h.quiet()
+	held, _, err := h.Events(h.ctx, relay.EventFilter{Range: relay.Range{Limit: 10}, Outcome: relay.OutcomeQuarantined})
+	if err != nil || len(held) != 2 {
+		t.Errorf("%d are in quarantine, %v; want 2", len(held), err)
+	}
+	if own := h.downstream.to("own"); len(own) != 2 {
+		t.Errorf("announced %d times, want 2", len(own))
+	}
+	if r, err := h.send("acme", "CARD_3DS", body); err != nil || r.Status != relay.Accepted {
+		t.Errorf("the real one: %+v, %v", r, err)
+	}
+}
+
 func TestExpiredOnArrival(t *testing.T) {
 	h := newHarness(t, nil)
 	h.device(anna, 1)
