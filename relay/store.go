@@ -166,7 +166,7 @@ type Lease struct {
 type Arrival struct {
 	Partition int
 	Event     Event
-	// Fingerprint of the content; nil for what never enters the duplicate memory.
+	// Fingerprint by which the same content is known again; nil for none.
 	Fingerprint []byte
 	Remember    time.Duration // how long the content is a duplicate
 	Challenge   *Challenge
