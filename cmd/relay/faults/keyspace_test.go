@@ -92,8 +92,8 @@ func (k *keyspace) scanOne(ctx context.Context, rdb *redis.Client) error {
 // record matches keys that retention ends, forever those that stay by count.
 var (
 	ours    = regexp.MustCompile(`^\{p(\d\d)\}:(.+)$`)
-	record  = regexp.MustCompile(`^(evt_|chl_|dlv_|dup:|ended:|mute:|endpoint:|ix:[ehtdso]:)`)
-	forever = regexp.MustCompile(`^(owner:|devices:|cards:)`)
+	record  = regexp.MustCompile(`^(evt_|chl_|dlv_|dup:|ended:|mute:|endpoint:|notices:|ix:[ehtdso]:)`)
+	forever = regexp.MustCompile(`^(owner:|devices:|passkeys:|cards:)`)
 )
 
 func fine() string { return "" }
