@@ -29,7 +29,7 @@
 //
 // Assets: the decision (nobody but the cardholder approves a payment), one-time
 // codes and challenge links, card numbers, the cardholder's attention, the
-// merchant's secret key, the relay's keys. In brackets stand the tests; ThreatModel
+// merchant's secret key, the relay's keys. In brackets stand the tests; TestThreatModel
 // in this package sees that each exists.
 //
 // The network reads, alters, withholds and repeats traffic, and has captured every
@@ -44,6 +44,11 @@
 //     nowhere, and the real event is not blocked [TestQuarantineDoesNotBlockTheReal].
 //   - What the relay sends to the issuer, posted back as a webhook
 //     [TestReplayAndConfusion].
+//   - An old event that says whose a card is: it gives the card back to nobody
+//     [TestCapturedEventMakesNobodyOwnerAgain], as old challenges silence no new one
+//     [TestStaleOnesDoNotSilence].
+//   - Redis filled with what cannot be understood: it is kept once, whatever its type
+//     [TestCapturedEnvelopeIsQuarantinedOnce].
 //   - Floods: rates are limited before any cryptography [TestWebhookRateLimit],
 //     bodies, headers and their time are bounded [TestWebhookTooLarge,
 //     TestSlowClients], as is how many are opened at once
@@ -94,7 +99,7 @@
 //     but its code, and few of these [TestPushesToOneEndpointAreFew,
 //     TestPushesOfOneUserAreFew, TestNewKeysGetNothingBeforeTheyAreProved].
 //   - Reading what is pushed: the body is encrypted to the browser (RFC 8291), holds
-//     no code and no card number unless push.include_otp says so
+//     no card number, and no code unless push.include_otp says so
 //     [TestNothingSecretIsInClear, TestCodeIsPushedOnlyIfWanted].
 //
 // A compromised downstream receives forwarded events.
