@@ -119,7 +119,9 @@
 //   - Sealed values are bound to the id of their record, so that a writer cannot move
 //     one to another [TestRecordsAreBoundToTheirIDs]. He can still delete records,
 //     restore older ones, and change what is not sealed, such as an amount; an
-//     approval with a passkey does not fit a changed one any more [TestVerify].
+//     approval with a passkey does not fit a changed one any more [TestVerify], and that
+//     a passkey is needed is not only the record's word
+//     [TestStepUpIsAskedForAtTheDecision].
 //   - Keys are rotated with the service running [TestReseal, TestRotation].
 //
 // A reader of logs, metrics, traces and the operator's pages finds no secret: types

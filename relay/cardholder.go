@@ -47,7 +47,7 @@ func (s *Service) List(ctx context.Context, u User, all bool, limit int, cursor 
 	}
 	now := s.store.Now()
 	for _, c := range list {
-		c = c.At(now)
+		c = s.needing(c.At(now))
 		if all || !c.Status.Final() {
 			p.Challenges = append(p.Challenges, c)
 		}
@@ -85,7 +85,7 @@ func (s *Service) Get(ctx context.Context, u User, id string) (Challenge, error)
 	if c.Owner() != u || u.ID == "" {
 		return Challenge{}, ErrNotFound
 	}
-	return c.At(s.store.Now()), nil
+	return s.needing(c.At(s.store.Now())), nil
 }
 
 // confirmWait is how long an answer waits for the issuer to confirm.
@@ -142,7 +142,7 @@ func (s *Service) change(ctx context.Context, u User, id string, decide func(Cha
 		if c.Owner() != u {
 			return c, ErrNotFound
 		}
-		return decide(c, now)
+		return decide(s.needing(c), now)
 	}, nil)
 }
 

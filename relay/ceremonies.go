@@ -28,6 +28,15 @@ func (s *Service) stepUp(c Challenge) *StepUp {
 	return &StepUp{}
 }
 
+// needing is a challenge as it must be seen today: one that arrived before auth.step_up
+// was set, or whose record has lost that it needs a passkey, needs it all the same.
+func (s *Service) needing(c Challenge) Challenge {
+	if c.StepUp == nil && c.Status == Pending {
+		c.StepUp = s.stepUp(c)
+	}
+	return c
+}
+
 var errNoPasskeys = refuse(CodeNotConfigured, "Passkeys are not used here: the operator has not set auth.step_up.")
 
 // nonceLength is in bytes; WebAuthn asks for 16 at least.

@@ -263,6 +263,37 @@ func TestEnrolment(t *testing.T) {
 	}
 }
 
+// TestStepUpIsAskedForAtTheDecision, too: what arrived before it was configured, or
+// lost in Redis what says so, is not approved without.
+func TestStepUpIsAskedForAtTheDecision(t *testing.T) {
+	h := withPasskeys(t)
+	options := h.StepUp
+	h.StepUp = relay.StepUpOptions{}
+	id := h.owned("c1", "50.00")
+	h.StepUp = options
+	if h.challenge(id).StepUp != nil {
+		t.Fatal("the record says already that it needs a passkey")
+	}
+	if c, err := h.Get(h.ctx, anna, id); err != nil || c.StepUp == nil {
+		t.Errorf("the cardholder is not told: %+v, %v", c.StepUp, err)
+	}
+	if p, err := h.List(h.ctx, anna, false, 10, ""); err != nil || len(p.Challenges) != 1 || p.Challenges[0].StepUp == nil {
+		t.Errorf("the list does not tell: %+v, %v", p, err)
+	}
+	_, err := h.Decide(h.ctx, anna, id, approve())
+	wantRefusal(t, "without a proof", err, relay.CodeStepUpRequired)
+	a, _ := h.passkey(anna)
+	_, err = h.ProveStepUp(h.ctx, anna, id, []byte("{}"))
+	wantRefusal(t, "a bad answer", err, relay.CodeStepUpFailed)
+	proof, err := h.ProveStepUp(h.ctx, anna, id, a.Get(h.offer(id)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Decide(h.ctx, anna, id, relay.Decision{Action: relay.Approve, Proof: proof}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPasskeysAreOff(t *testing.T) {
 	h := newHarness(t, nil)
 	_, err := h.EnrolPasskey(h.ctx, anna)
