@@ -217,6 +217,29 @@ func TestFailuresAtOnceAreAllCounted(t *testing.T) {
 	}
 }
 
+// TestTheSameAnswerAtOnce, as from a hand that is impatient: all are told the one
+// decision.
+func TestTheSameAnswerAtOnce(t *testing.T) {
+	h := withPasskeys(t)
+	a, _ := h.passkey(anna)
+	id := h.owned("c1", "50.00")
+	answer := a.Get(h.offer(id))
+	var group sync.WaitGroup
+	for range 50 {
+		group.Go(func() {
+			proof, err := h.ProveStepUp(h.ctx, anna, id, answer)
+			if err != nil {
+				t.Errorf("prove: %v", err)
+				return
+			}
+			if _, err := h.Decide(h.ctx, anna, id, relay.Decision{Action: relay.Approve, Proof: proof}); err != nil {
+				t.Errorf("decide: %v", err)
+			}
+		})
+	}
+	group.Wait()
+}
+
 func TestEnrolment(t *testing.T) {
 	h := withPasskeys(t)
 	id := h.owned("c1", "50.00")
