@@ -169,22 +169,24 @@ func TestConsoleRestsWhenHidden(t *testing.T) {
 	if !until(shownTime, func() bool { return polls() > 2 }) {
 		t.Fatal("the page does not poll")
 	}
-	hide := func(yes bool) int {
-		return eval[int](b, fmt.Sprintf(`(() => {
+	// The count of polls is of the same moment: while the page is hidden one is due, and
+	// no other after it.
+	hide := func(yes bool) (fetches, polls int) {
+		both := eval[[]int](b, fmt.Sprintf(`(() => {
 			Object.defineProperty(document, 'hidden', { value: %v, configurable: true });
 			document.dispatchEvent(new Event('visibilitychange'));
-			return browsertest.fetches;
+			return [browsertest.fetches, browsertest.polls];
 		})()`, yes))
+		return both[0], both[1]
 	}
-	before := hide(true)
-	at := polls()
+	before, at := hide(true)
 	if !until(shownTime, func() bool { return polls() > at }) {
 		t.Fatal("nothing was due while the page was hidden")
 	}
-	if after := hide(true); after != before {
+	if after, _ := hide(true); after != before {
 		t.Errorf("%d requests while nobody looked", after-before)
 	}
-	if after := hide(false); after != before+1 {
+	if after, _ := hide(false); after != before+1 {
 		t.Errorf("%d requests when somebody looked again, want one", after-before)
 	}
 }
