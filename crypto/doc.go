@@ -86,6 +86,10 @@
 //     suffice to add a passkey [TestPasskeysNeedARecentLogin], and all devices hear
 //     of a new one [TestEnrolment]. What was signed can be checked later, also
 //     against a changed record [TestVerify].
+//   - A session that was stolen for a moment: tokens end, but a device that was
+//     registered with it outlasts them. Remove the devices, too, not only the token.
+//     On a phone whose lock screen lets buttons be pressed, auth.step_up: passkey or
+//     push.action_token: false keeps a payment from being approved there.
 //   - Approving something else than was shown: an approval that echoes what was shown
 //     must fit [TestShown].
 //
@@ -117,10 +121,10 @@
 //     Fingerprints and card tokens are keyed: without the key the few billion possible
 //     card numbers cannot be tried [TestRootDerivesKnownValues].
 //   - Sealed values are bound to the id of their record, so that a writer cannot move
-//     one to another [TestRecordsAreBoundToTheirIDs]. He can still delete records,
-//     restore older ones, and change what is not sealed, such as an amount; an
-//     approval with a passkey does not fit a changed one any more [TestVerify], and that
-//     a passkey is needed is not only the record's word
+//     one to another [TestRecordsAreBoundToTheirIDs]. Who can write can still delete
+//     records, restore older ones, and change what is not sealed, such as an owner or
+//     an amount. A passkey's proof does not fit what was changed after the approval
+//     [TestVerify], and that one is needed is not only the record's word
 //     [TestStepUpIsAskedForAtTheDecision].
 //   - Keys are rotated with the service running [TestReseal, TestRotation].
 //
