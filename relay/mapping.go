@@ -223,9 +223,11 @@ func numberText(n json.Number) (string, bool) {
 	return text, len(text) <= maxLiteral
 }
 
+// acceptID refuses what the decoder had to replace, too: by that different ids would
+// become one.
 func acceptID(v any) (string, bool) {
 	s, ok := scalar(v)
-	if !ok || len(s) > maxIDBytes || strings.ContainsFunc(s, unicode.IsControl) {
+	if !ok || len(s) > maxIDBytes || strings.ContainsFunc(s, unicode.IsControl) || strings.ContainsRune(s, unicode.ReplacementChar) {
 		return "", false
 	}
 	return s, true

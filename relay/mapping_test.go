@@ -117,6 +117,7 @@ func TestRead(t *testing.T) {
 		{"ids as numbers", `{"card_id":67890.0,"user_id":6.789e4,"id":12345678901234567890}`, map[string]string{"card_id": "67890", "user_id": "67890", "reference": "12345678901234567890"}},
 		{"fractions stay", `{"card_id":1.50}`, map[string]string{"card_id": "1.50"}},
 		{"ids that are none", `{"card_id":true,"cardId":null,"card_token":{},"cardHashId":[],"userBankcardId":"  ","cardNo":"a\nb","user_id":"` + long + `","uid":1e999999999}`, nil},
+		{"what was no text is no id: many would be the same one", `{"card_id":"a\ud800","cardId":"a` + "\xff" + `","user_id":"\ufffd","card_token":"c-1"}`, map[string]string{"card_id": "c-1"}},
 		{"the first acceptable wins", `{"card_id":"","cardId":" c-1 ","card_token":"c-2"}`, map[string]string{"card_id": "c-1"}},
 		{"256 bytes of id", `{"card_id":"` + long[:256] + `"}`, map[string]string{"card_id": long[:256]}},
 		{"a masked number is no card id", `{"card_id":"****4242","cardId":"5555 55XX XXXX 4444","card_token":"••••1881","cardNo":"5555********4444"}`, map[string]string{"last4": "4444"}},
