@@ -231,26 +231,25 @@ func short(k relay.Kind) bool {
 	return k == relay.KindAnnounce || k == relay.KindExpire || k == relay.KindEnded
 }
 
-func (s *Store) encodeDevices(d relay.Devices) []byte {
-	head := strconv.Itoa(d.Version) + "\t\n"
-	return append([]byte(head), s.vault.Seal(mustJSON(d.List), userHolder(d.User))...)
+// encodeVersioned is a record of a user that is sealed whole: its version, by which
+// it is swapped, a tab, a newline, and what is sealed under an id.
+func (s *Store) encodeVersioned(id string, version int, v any) []byte {
+	return append([]byte(strconv.Itoa(version)+"\t\n"), s.vault.Seal(mustJSON(v), id)...)
 }
 
-func (s *Store) decodeDevices(u relay.User, raw string) (relay.Devices, error) {
-	d := relay.Devices{User: u}
+// decodeVersioned reads what encodeVersioned made into v; what is its name in errors.
+func (s *Store) decodeVersioned(what, id, raw string, v any) (version int, err error) {
 	head, sealed, ok := strings.Cut(raw, "\t\n")
-	n, err := strconv.Atoi(head)
+	version, err = strconv.Atoi(head)
 	if !ok || err != nil {
-		return d, errCorrupt
+		return 0, errCorrupt
 	}
-	plain, err := s.vault.Open([]byte(sealed), userHolder(u))
+	plain, err := s.vault.Open([]byte(sealed), id)
 	if err != nil {
-		return d, fmt.Errorf("open the user's devices (is their key still in storage.keys?): %w", err)
+		return 0, fmt.Errorf("open the user's %s (is their key still in storage.keys?): %w", what, err)
 	}
-	d.Version = n
-	if err := parse(plain, &d.List); err != nil {
-		return d, fmt.Errorf("devices: %w", err)
+	if err := parse(plain, v); err != nil {
+		return 0, fmt.Errorf("%s: %w", what, err)
 	}
-	d.Were = len(d.Active())
-	return d, nil
+	return version, nil
 }

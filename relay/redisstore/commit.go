@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"approvalrelay/relay"
 )
 
@@ -283,42 +281,4 @@ func (s *Store) addChallenge(b *batch, p int, c relay.Challenge) {
 		// Not a key: it is the same channel for all partitions.
 		b.args = append(b.args, "3", "PUBLISH", s.keys.changes(), change(c.Owner(), c.ID))
 	}
-}
-
-// SaveDevices swaps a user's devices.
-func (s *Store) SaveDevices(ctx context.Context, d relay.Devices, owe ...relay.Delivery) error {
-	p := d.User.Partition(s.Options.Partitions)
-	key := s.keys.devices(p, d.User)
-	b := batch{keys: []string{key}}
-	version := strconv.Itoa(d.Version)
-	d.Version++
-	b.overwrite(key, s.encodeDevices(d))
-	if len(d.Active()) == 0 {
-		b.add("PEXPIRE", key, pendingLife.Milliseconds())
-	}
-	if more := len(d.Active()) - d.Were; more != 0 {
-		b.add("HINCRBY", s.keys.count(p), countSubscriptions, more)
-	}
-	for _, o := range owe {
-		s.addOwed(&b, p, o, true)
-		s.note(&b, p, o)
-	}
-	return s.commit(ctx, version, noGate, b)
-}
-
-// pendingLife outlives every activation, so that a user's devices of which none
-// was ever activated do not stay. An empty list stays as long: its version tells
-// those who read the list before it was emptied that they are late.
-const pendingLife = time.Hour
-
-// Devices of a user.
-func (s *Store) Devices(ctx context.Context, u relay.User) (relay.Devices, error) {
-	raw, err := s.rdb.Get(ctx, s.keys.devices(u.Partition(s.Options.Partitions), u)).Result()
-	if err == redis.Nil {
-		return relay.Devices{User: u}, nil
-	}
-	if err != nil {
-		return relay.Devices{}, s.away(err)
-	}
-	return s.decodeDevices(u, raw)
 }
