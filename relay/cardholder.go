@@ -228,7 +228,7 @@ func (s *Service) Subscribe(ctx context.Context, u User, p push.Subscription, la
 	if !s.Push.On {
 		return Subscription{}, false, ErrPushOff
 	}
-	_, err = s.changeDevices(ctx, u, func(d Devices, now time.Time) (Devices, []Delivery, error) {
+	err = s.changeDevices(ctx, u, func(d Devices, now time.Time) (Devices, []Delivery, error) {
 		partition := u.Partition(s.store.Partitions())
 		d, sub, created = d.Add(p, label, lang, newID(prefixSubscription, partition, now), s.Push.MaxSubscriptions, now)
 		if sub.Active {
@@ -249,33 +249,27 @@ func (s *Service) pushDelivery(u User, sub string, n Notice, now time.Time, life
 
 // changeDevices swaps a user's devices; a lost race is decided again. It owes the
 // release of what is removed.
-func (s *Service) changeDevices(ctx context.Context, u User, decide func(Devices, time.Time) (Devices, []Delivery, error)) (Devices, error) {
-	for range swapTries {
+func (s *Service) changeDevices(ctx context.Context, u User, decide func(Devices, time.Time) (Devices, []Delivery, error)) error {
+	return again("the user's devices changed", func() error {
 		d, err := s.store.Devices(ctx, u)
 		if err != nil {
-			return Devices{}, fmt.Errorf("read the user's devices: %w", err)
+			return fmt.Errorf("read the user's devices: %w", err)
 		}
 		now := s.store.Now().Truncate(time.Millisecond)
 		next, owe, refusal := decide(d.Live(now), now)
 		if refusal != nil && !errors.Is(refusal, errWrongCode) {
-			return Devices{}, refusal
+			return refusal
 		}
 		releases, err := s.releases(ctx, u, d, next)
 		if err != nil {
-			return Devices{}, err
+			return err
 		}
-		owe = append(owe, releases...)
 		// A wrong code is stored too: the try counts.
-		err = s.store.SaveDevices(ctx, next, owe...)
-		if errors.Is(err, ErrConflict) {
-			continue
+		if err := s.store.SaveDevices(ctx, next, append(owe, releases...)...); err != nil {
+			return fmt.Errorf("store the user's devices: %w", err)
 		}
-		if err != nil {
-			return Devices{}, fmt.Errorf("store the user's devices: %w", err)
-		}
-		return next, refusal
-	}
-	return Devices{}, fmt.Errorf("the user's devices changed %d times at once: %w", swapTries, ErrUnavailable)
+		return refusal
+	})
 }
 
 // Subscriptions of the user, pending ones included.
@@ -289,7 +283,7 @@ func (s *Service) Subscriptions(ctx context.Context, u User) ([]Subscription, er
 
 // Unsubscribe forgets a subscription; action tokens sent to it are void.
 func (s *Service) Unsubscribe(ctx context.Context, u User, id string) error {
-	_, err := s.changeDevices(ctx, u, func(d Devices, _ time.Time) (Devices, []Delivery, error) {
+	err := s.changeDevices(ctx, u, func(d Devices, _ time.Time) (Devices, []Delivery, error) {
 		d, ok := d.Remove(id)
 		if !ok {
 			return d, nil, ErrNotFound
@@ -308,7 +302,7 @@ func (s *Service) TestPush(ctx context.Context, u User, id string) error {
 	if !s.Push.On {
 		return ErrPushOff
 	}
-	_, err := s.changeDevices(ctx, u, func(d Devices, now time.Time) (Devices, []Delivery, error) {
+	err := s.changeDevices(ctx, u, func(d Devices, now time.Time) (Devices, []Delivery, error) {
 		sub, ok := d.Find(id)
 		switch {
 		case !ok:

@@ -48,12 +48,6 @@ func newNonce() []byte {
 	return nonce
 }
 
-// userHandle names a user to authenticators: always the same, and nobody learns from
-// it who it is.
-func userHandle(root crypto.Root, u User) []byte {
-	return root.Fingerprint([]byte("passkey user"), []byte(u.Merchant), []byte(u.ID))
-}
-
 // registered is what a proof keeps of a public key having been a user's.
 func registered(root crypto.Root, u User, p passkey.Proof) []byte {
 	return root.Fingerprint([]byte("passkey registered"), []byte(u.Merchant), []byte(u.ID), p.CredentialID, p.PublicKey)
@@ -64,9 +58,9 @@ func (s *Service) Passkeys(ctx context.Context, u User) ([]Passkey, error) {
 	if s.StepUp.Party == nil {
 		return nil, errNoPasskeys
 	}
-	p, err := s.store.Passkeys(ctx, u)
+	p, err := s.passkeys(ctx, u)
 	if err != nil {
-		return nil, fmt.Errorf("read the user's passkeys: %w", err)
+		return nil, err
 	}
 	return p.List, nil
 }
@@ -87,7 +81,7 @@ func (s *Service) EnrolPasskey(ctx context.Context, u User) (json.RawMessage, er
 	if err != nil {
 		return nil, err
 	}
-	return s.StepUp.Party.CreationOptions(p.owner(userHandle(root, u)), challenge)
+	return s.StepUp.Party.CreationOptions(p.owner(root), challenge)
 }
 
 func (s *Service) stepUpRoot(ctx context.Context) (crypto.Root, error) {
@@ -113,7 +107,7 @@ func (s *Service) AddPasskey(ctx context.Context, u User, response []byte, label
 		if challenge == nil {
 			return p, nil, Invalid("passkey", "No registration is under way, or it took longer than two minutes; begin again.")
 		}
-		c, err := s.StepUp.Party.Register(p.owner(userHandle(root, u)), challenge, response)
+		c, err := s.StepUp.Party.Register(p.owner(root), challenge, response)
 		if err != nil {
 			s.log.LogAttrs(ctx, slog.LevelWarn, "passkey refused", slog.String("merchant", u.Merchant), slog.String("user_id", u.ID), slog.String("error", err.Error()))
 			return p, nil, Invalid("passkey", "This is not a good answer to the registration that is under way; begin again.")
@@ -149,27 +143,32 @@ func (s *Service) logPasskey(ctx context.Context, what string, u User, id string
 	s.log.LogAttrs(ctx, slog.LevelInfo, what, given([]slog.Attr{slog.String("merchant", u.Merchant), slog.String("user_id", u.ID)}, "passkey_id", id)...)
 }
 
-// changePasskeys swaps a user's passkeys; a lost race is decided again.
-func (s *Service) changePasskeys(ctx context.Context, u User, decide func(Passkeys, time.Time) (Passkeys, []Delivery, error)) (Passkeys, error) {
-	for range swapTries {
-		p, err := s.store.Passkeys(ctx, u)
-		if err != nil {
-			return Passkeys{}, fmt.Errorf("read the user's passkeys: %w", err)
-		}
-		next, owe, err := decide(p, s.store.Now().Truncate(time.Millisecond))
-		if err != nil {
-			return Passkeys{}, err
-		}
-		err = s.store.SavePasskeys(ctx, next, owe...)
-		if errors.Is(err, ErrConflict) {
-			continue
-		}
-		if err != nil {
-			return Passkeys{}, fmt.Errorf("store the user's passkeys: %w", err)
-		}
-		return next, nil
+// passkeys reads a user's passkeys.
+func (s *Service) passkeys(ctx context.Context, u User) (Passkeys, error) {
+	p, err := s.store.Passkeys(ctx, u)
+	if err != nil {
+		return Passkeys{}, fmt.Errorf("read the user's passkeys: %w", err)
 	}
-	return Passkeys{}, fmt.Errorf("the user's passkeys changed %d times at once: %w", swapTries, ErrUnavailable)
+	return p, nil
+}
+
+// changePasskeys swaps a user's passkeys; a lost race is decided again.
+func (s *Service) changePasskeys(ctx context.Context, u User, decide func(Passkeys, time.Time) (Passkeys, []Delivery, error)) (next Passkeys, err error) {
+	err = again("the user's passkeys changed", func() error {
+		p, err := s.passkeys(ctx, u)
+		if err != nil {
+			return err
+		}
+		var owe []Delivery
+		if next, owe, err = decide(p, s.store.Now().Truncate(time.Millisecond)); err != nil {
+			return err
+		}
+		if err := s.store.SavePasskeys(ctx, next, owe...); err != nil {
+			return fmt.Errorf("store the user's passkeys: %w", err)
+		}
+		return nil
+	})
+	return next, err
 }
 
 // Confirmation is what the cardholder's browser needs to confirm an approval.
@@ -184,9 +183,9 @@ func (s *Service) OfferStepUp(ctx context.Context, u User, id string) (Confirmat
 	if err != nil {
 		return Confirmation{}, err
 	}
-	p, err := s.store.Passkeys(ctx, u)
+	p, err := s.passkeys(ctx, u)
 	if err != nil {
-		return Confirmation{}, fmt.Errorf("read the user's passkeys: %w", err)
+		return Confirmation{}, err
 	}
 	nonce := newNonce()
 	c, err := s.change(ctx, u, id, func(c Challenge, now time.Time) (Challenge, error) {
@@ -199,7 +198,7 @@ func (s *Service) OfferStepUp(ctx context.Context, u User, id string) (Confirmat
 	if err != nil {
 		return Confirmation{}, err
 	}
-	options, err := s.StepUp.Party.RequestOptions(p.owner(userHandle(root, u)), c.Linked(Approve, nonce))
+	options, err := s.StepUp.Party.RequestOptions(p.owner(root), c.Linked(Approve, nonce))
 	return Confirmation{options, c.shown()}, err
 }
 
@@ -226,9 +225,9 @@ func (s *Service) ProveStepUp(ctx context.Context, u User, id string, response [
 	if c.StepUp == nil || c.open(now) != nil || c.StepUp.Blocked() {
 		return nil, nil
 	}
-	p, err := s.store.Passkeys(ctx, u)
+	p, err := s.passkeys(ctx, u)
 	if err != nil {
-		return nil, fmt.Errorf("read the user's passkeys: %w", err)
+		return nil, err
 	}
 	proof, used, fault := s.prove(root, c, p, response, now)
 	if fault != nil {
@@ -253,7 +252,7 @@ func (s *Service) prove(root crypto.Root, c Challenge, p Passkeys, response []by
 	if !ok {
 		return proof, used, fmt.Errorf("%w: what it signs is not on offer", passkey.ErrAssertion)
 	}
-	used, signed, err := s.StepUp.Party.Assert(p.owner(userHandle(root, c.Owner())), c.Linked(Approve, nonce), asserted)
+	used, signed, err := s.StepUp.Party.Assert(p.owner(root), c.Linked(Approve, nonce), asserted)
 	if err != nil {
 		return proof, used, err
 	}

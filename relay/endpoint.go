@@ -100,7 +100,7 @@ func (s *Service) Activate(ctx context.Context, u User, id, code string) error {
 		}
 	}
 	// The code is compared again with what is swapped: the keys may have changed.
-	_, err = s.changeDevices(ctx, u, func(d Devices, now time.Time) (Devices, []Delivery, error) {
+	err = s.changeDevices(ctx, u, func(d Devices, now time.Time) (Devices, []Delivery, error) {
 		sub, _ := d.Find(id)
 		d, err := d.Activate(id, rightCode(root, u, sub, code), now)
 		return d, nil, err
@@ -117,7 +117,7 @@ func (s *Service) Activate(ctx context.Context, u User, id, code string) error {
 // back either.
 func (s *Service) takeEndpoint(ctx context.Context, root crypto.Root, u User, sub Subscription) error {
 	fingerprint := endpointPrint(root, sub.Push)
-	for range swapTries {
+	return again("the endpoint was claimed", func() error {
 		claim, err := s.store.Endpoint(ctx, fingerprint)
 		if err != nil {
 			return fmt.Errorf("read whose the endpoint is: %w", err)
@@ -127,20 +127,16 @@ func (s *Service) takeEndpoint(ctx context.Context, root crypto.Root, u User, su
 				return err
 			}
 		}
-		err = s.store.ClaimEndpoint(ctx, fingerprint, Claim{Version: claim.Version, User: u, Subscription: sub.ID})
-		if !errors.Is(err, ErrConflict) {
-			if err != nil {
-				return fmt.Errorf("claim the endpoint: %w", err)
-			}
-			return nil
+		if err := s.store.ClaimEndpoint(ctx, fingerprint, Claim{Version: claim.Version, User: u, Subscription: sub.ID}); err != nil {
+			return fmt.Errorf("claim the endpoint: %w", err)
 		}
-	}
-	return fmt.Errorf("the endpoint was claimed %d times at once: %w", swapTries, ErrUnavailable)
+		return nil
+	})
 }
 
 // loseEndpoint removes an endpoint from the user who had it.
 func (s *Service) loseEndpoint(ctx context.Context, former User, endpoint string) error {
-	_, err := s.changeDevices(ctx, former, func(d Devices, _ time.Time) (Devices, []Delivery, error) {
+	err := s.changeDevices(ctx, former, func(d Devices, _ time.Time) (Devices, []Delivery, error) {
 		i := slices.IndexFunc(d.List, func(o Subscription) bool { return o.Push.Endpoint == endpoint })
 		if i < 0 {
 			return d, nil, ErrNotFound
@@ -181,7 +177,7 @@ func (w *Worker) release(ctx context.Context, lease Lease) error {
 
 // releaseEndpoint gives up a claim, unless another subscription has made one since.
 func (s *Service) releaseEndpoint(ctx context.Context, fingerprint []byte, u User, sub string) error {
-	for range swapTries {
+	return again("the endpoint was claimed", func() error {
 		claim, err := s.store.Endpoint(ctx, fingerprint)
 		if err != nil {
 			return fmt.Errorf("read whose the endpoint is: %w", err)
@@ -189,13 +185,9 @@ func (s *Service) releaseEndpoint(ctx context.Context, fingerprint []byte, u Use
 		if claim.User != u || claim.Subscription != sub {
 			return nil
 		}
-		err = s.store.ClaimEndpoint(ctx, fingerprint, Claim{Version: claim.Version})
-		if !errors.Is(err, ErrConflict) {
-			if err != nil {
-				return fmt.Errorf("release the endpoint: %w", err)
-			}
-			return nil
+		if err := s.store.ClaimEndpoint(ctx, fingerprint, Claim{Version: claim.Version}); err != nil {
+			return fmt.Errorf("release the endpoint: %w", err)
 		}
-	}
-	return fmt.Errorf("the endpoint was claimed %d times at once: %w", swapTries, ErrUnavailable)
+		return nil
+	})
 }

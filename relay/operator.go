@@ -183,7 +183,7 @@ func (s *Service) ReplayQuarantine(ctx context.Context, merchant string) (Releas
 // ForgetDevices removes all push subscriptions of a user, and with them their
 // action tokens.
 func (s *Service) ForgetDevices(ctx context.Context, u User) error {
-	_, err := s.changeDevices(ctx, u, func(d Devices, _ time.Time) (Devices, []Delivery, error) {
+	err := s.changeDevices(ctx, u, func(d Devices, _ time.Time) (Devices, []Delivery, error) {
 		d.List = nil
 		return d, nil, nil
 	})

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"approvalrelay/crypto"
 	"approvalrelay/crypto/passkey"
 )
 
@@ -87,8 +88,10 @@ func (p Passkeys) Remove(id string) (Passkeys, error) {
 	return p, nil
 }
 
-// owner is what the ceremonies need to know of the user.
-func (p Passkeys) owner(handle []byte) passkey.Owner {
+// owner is what the ceremonies need to know of the user. By its handle authenticators
+// know a user: it is always the same, and nobody learns from it who it is.
+func (p Passkeys) owner(root crypto.Root) passkey.Owner {
+	handle := root.Fingerprint([]byte("passkey user"), []byte(p.User.Merchant), []byte(p.User.ID))
 	o := passkey.Owner{Handle: handle, Name: p.User.ID}
 	for _, k := range p.List {
 		o.Credentials = append(o.Credentials, k.Credential)

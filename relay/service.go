@@ -422,49 +422,62 @@ func (s *Service) delivery(k Kind, c Challenge, now time.Time) Delivery {
 }
 
 // swapTries bounds how often a lost race is run again; each loss means that
-// somebody else has moved the challenge on, which it allows a few times only.
+// somebody else has moved the record on, which it allows a few times only.
 const swapTries = 8
+
+// again runs a swap anew for as long as somebody else was first (ErrConflict). what
+// says in an error what happened too often.
+func again(what string, swap func() error) error {
+	for range swapTries {
+		if err := swap(); !errors.Is(err, ErrConflict) {
+			return err
+		}
+	}
+	return fmt.Errorf("%s %d times at once: %w", what, swapTries, ErrUnavailable)
+}
 
 // swap loads a challenge, lets decide make its next state, and writes it with
 // all that is owed; a lost race is decided again. settle may be nil.
-func (s *Service) swap(ctx context.Context, id string, decide func(c Challenge, now time.Time) (Challenge, error), complete func(*Step)) (Challenge, error) {
-	for range swapTries {
-		prev, err := s.store.Challenge(ctx, id)
-		if err != nil {
-			return Challenge{}, fmt.Errorf("load challenge %s: %w", id, err)
-		}
-		now := s.store.Now().Truncate(time.Millisecond)
-		next, err := decide(prev, now)
-		if err != nil {
-			return prev, err
-		}
-		changed := !sameChallenge(prev, next)
-		partition, _ := PartitionOf(id)
-		st := Step{Partition: partition}
-		if !changed && complete == nil {
-			// An answer that was given before is given again only if it cannot be lost.
-			return prev, s.store.Commit(ctx, st)
-		}
-		if changed {
-			st = s.step(prev, next, now)
-		}
-		if complete != nil {
-			complete(&st)
-		}
-		traced(ctx, st.Owe, prev.Trace)
-		err = s.store.Commit(ctx, st)
-		if errors.Is(err, ErrConflict) {
-			continue
-		}
-		if err != nil {
-			return Challenge{}, fmt.Errorf("store challenge %s: %w", id, err)
-		}
-		if changed {
-			s.changed(ctx, prev, next, now)
-		}
-		return next, nil
+func (s *Service) swap(ctx context.Context, id string, decide func(c Challenge, now time.Time) (Challenge, error), complete func(*Step)) (c Challenge, err error) {
+	err = again("challenge "+id+" changed", func() (err error) {
+		c, err = s.swapOnce(ctx, id, decide, complete)
+		return err
+	})
+	return c, err
+}
+
+// swapOnce is one try: ErrConflict if somebody else was first.
+func (s *Service) swapOnce(ctx context.Context, id string, decide func(c Challenge, now time.Time) (Challenge, error), complete func(*Step)) (Challenge, error) {
+	prev, err := s.store.Challenge(ctx, id)
+	if err != nil {
+		return Challenge{}, fmt.Errorf("load challenge %s: %w", id, err)
 	}
-	return Challenge{}, fmt.Errorf("challenge %s changed %d times while it was decided: %w", id, swapTries, ErrUnavailable)
+	now := s.store.Now().Truncate(time.Millisecond)
+	next, err := decide(prev, now)
+	if err != nil {
+		return prev, err
+	}
+	changed := !sameChallenge(prev, next)
+	partition, _ := PartitionOf(id)
+	st := Step{Partition: partition}
+	if !changed && complete == nil {
+		// An answer that was given before is given again only if it cannot be lost.
+		return prev, s.store.Commit(ctx, st)
+	}
+	if changed {
+		st = s.step(prev, next, now)
+	}
+	if complete != nil {
+		complete(&st)
+	}
+	traced(ctx, st.Owe, prev.Trace)
+	if err := s.store.Commit(ctx, st); err != nil {
+		return Challenge{}, fmt.Errorf("store challenge %s: %w", id, err)
+	}
+	if changed {
+		s.changed(ctx, prev, next, now)
+	}
+	return next, nil
 }
 
 // sameChallenge compares what the pure steps may change.
