@@ -133,40 +133,25 @@ func (n Notice) Payload(apple bool) []byte {
 // asked for; see Language.
 func ActivationPayload(subscriptionID, code, lang, publicURL string, apple bool) []byte {
 	t := textsFor(lang)
-	b := body{parts: parts{Activation: &activation{subscriptionID, code}}, Notification: notification{
-		Title:    t.activationTitle,
-		Body:     t.activationBody,
-		Navigate: appURL(publicURL),
-		Tag:      "activation",
-		Lang:     Language(lang),
-	}}
-	return b.fit(b.encode(apple), apple)
+	return news("activation", t.activationTitle, t.activationBody, lang, publicURL, apple, parts{Activation: &activation{subscriptionID, code}})
 }
 
 // PasskeyPayload says that a passkey was registered, so that a cardholder who did not
 // do it hears of it.
 func PasskeyPayload(lang, publicURL string, apple bool) []byte {
 	t := textsFor(lang)
-	b := body{Notification: notification{
-		Title:    t.passkeyTitle,
-		Body:     t.passkeyBody,
-		Navigate: appURL(publicURL),
-		Tag:      "passkey",
-		Lang:     Language(lang),
-	}}
-	return b.fit(b.encode(apple), apple)
+	return news("passkey", t.passkeyTitle, t.passkeyBody, lang, publicURL, apple, parts{})
 }
 
 // TestPayload is what a cardholder sends to their own device to see that it works.
 func TestPayload(lang, publicURL string, apple bool) []byte {
 	t := textsFor(lang)
-	b := body{Notification: notification{
-		Title:    t.testTitle,
-		Body:     t.testBody,
-		Navigate: appURL(publicURL),
-		Tag:      "test",
-		Lang:     Language(lang),
-	}}
+	return news("test", t.testTitle, t.testBody, lang, publicURL, apple, parts{})
+}
+
+// news is a push about no challenge: it leads to the app.
+func news(tag, title, text, lang, publicURL string, apple bool, p parts) []byte {
+	b := body{parts: p, Notification: notification{Title: title, Body: text, Navigate: appURL(publicURL), Tag: tag, Lang: Language(lang)}}
 	return b.fit(b.encode(apple), apple)
 }
 

@@ -29,7 +29,7 @@ func deadLettersCommand() *cli.Command {
 			{
 				Name: "list", Usage: "lists dead letters, the newest first",
 				Flags: append([]cli.Flag{configFlag(), &cli.IntFlag{Name: "limit", Usage: "at most so many", Value: 100}, &cli.BoolFlag{Name: "json", Usage: "one JSON object a line, with every attempt"}}, selection[:2]...),
-				Action: withStore(func(ctx context.Context, c *cli.Command, s *redisstore.Store) error {
+				Action: withStore(func(ctx context.Context, c *cli.Command, _ *configs.Config, s *redisstore.Store) error {
 					list, err := selectDead(ctx, c, s, c.Int("limit"))
 					if err != nil {
 						return err
@@ -43,31 +43,33 @@ func deadLettersCommand() *cli.Command {
 	}
 }
 
-var errEmbedded = errors.New("redis.url is embedded: it lives in the relay's process only, use the console or the ops API")
-
 // withStore opens the configured Redis for an action, and closes it.
-func withStore(action func(context.Context, *cli.Command, *redisstore.Store) error) cli.ActionFunc {
+func withStore(action func(context.Context, *cli.Command, *configs.Config, *redisstore.Store) error) cli.ActionFunc {
 	return func(ctx context.Context, c *cli.Command) error {
 		cfg, err := configs.Load(c.String("config"))
 		if err != nil {
 			return err
 		}
 		if cfg.Redis.Embedded() {
-			return errEmbedded
+			return errors.New("redis.url is embedded: it lives in the relay's process only, use the console or the ops API")
 		}
-		s, err := openStore(cfg, "cli", slog.New(slog.NewTextHandler(c.Root().ErrWriter, nil)), nil)
+		s, err := openStore(cfg, "cli", commandLog(c), nil)
 		if err != nil {
 			return err
 		}
 		defer s.Close()
-		return action(ctx, c, s)
+		return action(ctx, c, cfg, s)
 	}
+}
+
+func commandLog(c *cli.Command) *slog.Logger {
+	return slog.New(slog.NewTextHandler(c.Root().ErrWriter, nil))
 }
 
 func deadLetterAction(name, usage, done string, flags []cli.Flag, act func(*redisstore.Store, context.Context, string) error) *cli.Command {
 	return &cli.Command{
 		Name: name, Usage: usage, ArgsUsage: "[ID…]", Flags: append([]cli.Flag{configFlag()}, flags...),
-		Action: withStore(func(ctx context.Context, c *cli.Command, s *redisstore.Store) error {
+		Action: withStore(func(ctx context.Context, c *cli.Command, _ *configs.Config, s *redisstore.Store) error {
 			ids := c.Args().Slice()
 			if len(ids) == 0 {
 				if c.String("target") == "" && c.String("kind") == "" && !c.Bool("all") {

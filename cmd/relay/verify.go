@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"time"
 
 	"github.com/urfave/cli/v3"
 
 	"approvalrelay/configs"
 	"approvalrelay/relay"
+	"approvalrelay/relay/redisstore"
 )
 
 func verifyCommand() *cli.Command {
@@ -22,32 +21,20 @@ func verifyCommand() *cli.Command {
 			if c.Args().Len() != 1 {
 				return errors.New("name one challenge: relay verify CHALLENGE_ID")
 			}
-			cfg, err := configs.Load(c.String("config"))
-			if err != nil {
-				return err
-			}
-			return verify(ctx, cfg, c.Args().First(), c.Root().Writer, c.Root().ErrWriter)
+			return withStore(verify)(ctx, c)
 		},
 	}
 }
 
 // verify prints what was approved, and how that is known. The error says what does
 // not hold.
-func verify(ctx context.Context, cfg *configs.Config, id string, out, errw io.Writer) error {
-	log := slog.New(slog.NewTextHandler(errw, nil))
-	if cfg.Redis.Embedded() {
-		return errEmbedded
-	}
-	store, err := openStore(cfg, "cli", log, nil)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
+func verify(ctx context.Context, cmd *cli.Command, cfg *configs.Config, store *redisstore.Store) error {
+	id, out := cmd.Args().First(), cmd.Root().Writer
 	options, err := domainOptions(cfg)
 	if err != nil {
 		return err
 	}
-	c, err := relay.New(options, store, log).VerifyProof(ctx, id)
+	c, err := relay.New(options, store, commandLog(cmd)).VerifyProof(ctx, id)
 	switch {
 	case errors.Is(err, relay.ErrNotFound):
 		return fmt.Errorf("there is no challenge %s here: its id is wrong, or retention.challenges is over", id)

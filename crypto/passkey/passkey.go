@@ -134,11 +134,16 @@ func (p *Party) Register(o Owner, challenge, response []byte) (Credential, error
 	if err != nil {
 		return Credential{}, wrapped(ErrRegistration, err)
 	}
-	made := Credential{ID: c.ID, PublicKey: c.PublicKey, SignCount: c.Authenticator.SignCount, Flags: byte(c.Flags.ProtocolValue())}
+	return kept(c), nil
+}
+
+// kept is what is kept of the library's credential.
+func kept(c *webauthn.Credential) Credential {
+	k := Credential{ID: c.ID, PublicKey: c.PublicKey, SignCount: c.Authenticator.SignCount, Flags: byte(c.Flags.ProtocolValue())}
 	for _, t := range c.Transport {
-		made.Transports = append(made.Transports, string(t))
+		k.Transports = append(k.Transports, string(t))
 	}
-	return made, nil
+	return k
 }
 
 func (p *Party) session(o Owner, challenge []byte) webauthn.SessionData {
@@ -207,11 +212,7 @@ func (p *Party) Assert(o Owner, challenge []byte, a Asserted) (Credential, Proof
 		return Credential{}, Proof{}, fmt.Errorf("%w: the counter went backwards, there may be a copy of the passkey", ErrAssertion)
 	}
 	raw := a.parsed.Raw.AssertionResponse
-	c := Credential{ID: used.ID, PublicKey: used.PublicKey, SignCount: used.Authenticator.SignCount, Flags: byte(used.Flags.ProtocolValue())}
-	for _, t := range used.Transport {
-		c.Transports = append(c.Transports, string(t))
-	}
-	return c, Proof{
+	return kept(used), Proof{
 		CredentialID: used.ID, PublicKey: used.PublicKey,
 		ClientData: raw.ClientDataJSON, AuthenticatorData: raw.AuthenticatorData, Signature: raw.Signature,
 	}, nil
