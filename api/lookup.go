@@ -142,11 +142,7 @@ func (s *Server) dropDelivery(c *gin.Context) error {
 	return nil
 }
 
-func (s *Server) userCards(c *gin.Context) error {
-	u, err := s.userOf(c)
-	if err != nil {
-		return err
-	}
+func (s *Server) userCards(c *gin.Context, u relay.User) error {
 	cards, err := s.service.CardsOf(c.Request.Context(), u)
 	if err != nil {
 		return err
@@ -155,11 +151,7 @@ func (s *Server) userCards(c *gin.Context) error {
 	return nil
 }
 
-func (s *Server) forgetDevice(c *gin.Context) error {
-	u, err := s.userOf(c)
-	if err != nil {
-		return err
-	}
+func (s *Server) forgetDevice(c *gin.Context, u relay.User) error {
 	if err := s.service.Unsubscribe(c.Request.Context(), u, c.Param("id")); err != nil {
 		return err
 	}
@@ -167,11 +159,7 @@ func (s *Server) forgetDevice(c *gin.Context) error {
 	return nil
 }
 
-func (s *Server) erase(c *gin.Context) error {
-	u, err := s.userOf(c)
-	if err != nil {
-		return err
-	}
+func (s *Server) erase(c *gin.Context, u relay.User) error {
 	if err := s.service.Erase(c.Request.Context(), u); err != nil {
 		return err
 	}

@@ -176,31 +176,21 @@ func (s *Server) releaseCard(c *gin.Context) error {
 	return nil
 }
 
-// userOf reads whose devices a call is about.
-func (s *Server) userOf(c *gin.Context) (relay.User, error) {
-	u := relay.User{Merchant: c.Param("merchant"), ID: c.Param("user")}
-	if _, ok := s.service.Merchants[u.Merchant]; !ok {
-		return u, relay.ErrUnknownMerchant
-	}
-	if !validUser(u.ID) {
-		return u, relay.Invalid("user_id", "A user's id has 1 to 256 bytes without control characters.")
-	}
-	return u, nil
+// ofUser makes a handler about the cardholder that the path names.
+func (s *Server) ofUser(handle func(*gin.Context, relay.User) error) gin.HandlerFunc {
+	return s.do(func(c *gin.Context) error {
+		u := relay.User{Merchant: c.Param("merchant"), ID: c.Param("user")}
+		if _, ok := s.service.Merchants[u.Merchant]; !ok {
+			return relay.ErrUnknownMerchant
+		}
+		if !validUser(u.ID) {
+			return relay.Invalid("user_id", "A user's id has 1 to 256 bytes without control characters.")
+		}
+		return handle(c, u)
+	})
 }
 
-func (s *Server) userDevices(c *gin.Context) error {
-	u, err := s.userOf(c)
-	if err != nil {
-		return err
-	}
-	return s.showDevices(c, u)
-}
-
-func (s *Server) forgetDevices(c *gin.Context) error {
-	u, err := s.userOf(c)
-	if err != nil {
-		return err
-	}
+func (s *Server) forgetDevices(c *gin.Context, u relay.User) error {
 	if err := s.service.ForgetDevices(c.Request.Context(), u); err != nil {
 		return err
 	}

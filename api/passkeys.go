@@ -106,11 +106,12 @@ func (s *Server) addPasskey(c *gin.Context, id identity) error {
 }
 
 func (s *Server) removePasskey(c *gin.Context, id identity) error {
-	return s.forgetPasskeyOf(c, id.User, c.Param("id"))
+	return s.forgetPasskey(c, id.User)
 }
 
-func (s *Server) forgetPasskeyOf(c *gin.Context, u relay.User, passkey string) error {
-	if err := s.service.RemovePasskey(c.Request.Context(), u, passkey); err != nil {
+// forgetPasskey forgets the one that the path names, or all.
+func (s *Server) forgetPasskey(c *gin.Context, u relay.User) error {
+	if err := s.service.RemovePasskey(c.Request.Context(), u, c.Param("id")); err != nil {
 		return err
 	}
 	c.Status(http.StatusNoContent)
@@ -128,22 +129,6 @@ func (s *Server) stepUp(c *gin.Context, id identity) error {
 	}
 	c.JSON(http.StatusOK, options{o.Options, &o.Shown})
 	return nil
-}
-
-func (s *Server) userPasskeys(c *gin.Context) error {
-	u, err := s.userOf(c)
-	if err != nil {
-		return err
-	}
-	return s.showPasskeys(c, u)
-}
-
-func (s *Server) forgetPasskey(c *gin.Context) error {
-	u, err := s.userOf(c)
-	if err != nil {
-		return err
-	}
-	return s.forgetPasskeyOf(c, u, c.Param("id"))
 }
 
 var errLabel = relay.Invalid("label", "It must be at most 100 printable characters.")
