@@ -198,6 +198,7 @@ func runThroughEverything(t *testing.T) {
 		return request{method: method, path: path, token: token, body: body}
 	}
 	good(request{method: "GET", path: "/openapi.json"}, 200)
+	good(request{method: "GET", path: "/.well-known/webauthn"}, 200)
 	good(request{method: "GET", path: "/v1/push/key"}, 200)
 	good(request{method: "POST", path: "/webhooks/acme", body: b.envelope("CARD_3DS", payload(nil))}, 200)
 
