@@ -64,7 +64,9 @@ func (s *Store) Arrive(ctx context.Context, a relay.Arrival) (relay.Arrived, err
 	args = append(args, s.arriveChallenge(a.Challenge, &h)...)
 	args = append(args, s.keys.changes(), ev.Merchant, s.keys.ended(p, h, ""), undated)
 	b := batch{keys: []string{dup, s.keys.owner(p, h), s.keys.of(p, challengeKey(a)), s.keys.live(p, h), s.keys.lane(p, relay.LaneTasks), s.keys.due(p)}}
-	s.addEvent(&b, p, ev)
+	if !s.inChallenge(a) {
+		s.addEvent(&b, p, ev)
+	}
 	s.indexEvent(&b, p, ev)
 	for _, own := range a.Own {
 		s.addEvent(&b, p, own)
