@@ -214,6 +214,16 @@ func (s *Store) encodeEntry(d relay.Delivery, recorded bool) string {
 	return string(s.encodeDelivery(d))
 }
 
+// dueMember is what stands in the set of what is due later: the lane and the entry,
+// but of a challenge's expiry, of which there are many, "x" and the challenge's id
+// without its prefix; so short it takes half the room.
+func (s *Store) dueMember(d relay.Delivery, recorded bool) string {
+	if d.Kind == relay.KindExpire {
+		return "x" + strings.TrimPrefix(d.ChallengeID, "chl_")
+	}
+	return string(d.Lane()) + "\n" + s.encodeEntry(d, recorded)
+}
+
 // decodeEntry returns recorded true if the entry is but the id of a record.
 func (s *Store) decodeEntry(raw string) (d relay.Delivery, recorded bool, err error) {
 	if raw != "" && raw[0] >= '0' && raw[0] <= '9' {

@@ -146,7 +146,7 @@ func (s *Store) addOwed(b *batch, p int, d relay.Delivery, fresh bool) {
 }
 
 func (s *Store) addDue(b *batch, p int, d relay.Delivery, recorded bool) {
-	b.add("ZADD", s.keys.due(p), ms(d.Next), string(d.Lane())+"\n"+s.encodeEntry(d, recorded))
+	b.add("ZADD", s.keys.due(p), ms(d.Next), s.dueMember(d, recorded))
 }
 
 func (s *Store) addEnded(b *batch, p int, c relay.Challenge) {
@@ -273,7 +273,7 @@ func (s *Store) addChallenge(b *batch, p int, c relay.Challenge) {
 	life := s.Retention.Challenges
 	if c.Status.Final() {
 		b.add("ZREM", s.keys.live(p, c.Holder()), liveMember(c))
-		b.add("ZREM", s.keys.due(p), string(relay.LaneTasks)+"\n"+s.encodeEntry(relay.Delivery{Kind: relay.KindExpire, ChallengeID: c.ID}, false))
+		b.add("ZREM", s.keys.due(p), s.dueMember(relay.Delivery{Kind: relay.KindExpire, ChallengeID: c.ID}, false))
 		s.addEnded(b, p, c)
 	} else {
 		life += max(0, c.ExpiresAt.Sub(s.Now()))

@@ -74,7 +74,7 @@ if challenge ~= '' then
     end
     redis.call('ZADD', KEYS[4], ARGV[10], challenge .. ' ' .. ARGV[11])
     redis.call('PEXPIRE', KEYS[4], ARGV[9])
-    redis.call('ZADD', KEYS[6], ARGV[12], 'tasks\nexpire ' .. challenge)
+    redis.call('ZADD', KEYS[6], ARGV[12], 'x' .. string.sub(challenge, 5))
     redis.call('XADD', KEYS[5], '*', 'd', announce)
   else
     local ended = ARGV[15] .. user
