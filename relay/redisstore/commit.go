@@ -45,10 +45,7 @@ const (
 func (s *Store) Arrive(ctx context.Context, a relay.Arrival) (relay.Arrived, error) {
 	p, ev := a.Partition, a.Event
 	h := relay.Holder{Merchant: ev.Merchant, CardID: ev.CardID}
-	remember, dup := int64(0), s.keys.due(p)
-	if a.Fingerprint != nil {
-		remember, dup = a.Remember.Milliseconds(), s.keys.duplicate(p, a.Fingerprint)
-	}
+	dup := s.duplicates(a)
 	hasCard, learnAt, undated, learn := "", "", "", ""
 	if ev.CardID != "" {
 		hasCard = "1"
@@ -60,10 +57,10 @@ func (s *Store) Arrive(ctx context.Context, a relay.Arrival) (relay.Arrived, err
 			undated = "1"
 		}
 	}
-	args := []any{ev.ID, strconv.FormatInt(remember, 10), hasCard, ev.UserID, learnAt, learn}
+	args := []any{ev.ID, strconv.FormatInt(dup.remember.Milliseconds(), 10), hasCard, ev.UserID, learnAt, learn}
 	args = append(args, s.arriveChallenge(a.Challenge, &h)...)
-	args = append(args, s.keys.changes(), ev.Merchant, s.keys.ended(p, h, ""), undated)
-	b := batch{keys: []string{dup, s.keys.owner(p, h), s.keys.of(p, challengeKey(a)), s.keys.live(p, h), s.keys.lane(p, relay.LaneTasks), s.keys.due(p)}}
+	args = append(args, s.keys.changes(), ev.Merchant, s.keys.ended(p, h, ""), undated, dup.content, dup.since, dup.until)
+	b := batch{keys: []string{dup.now, s.keys.owner(p, h), s.keys.of(p, challengeKey(a)), s.keys.live(p, h), s.keys.lane(p, relay.LaneTasks), s.keys.due(p), dup.older}}
 	if !s.inChallenge(a) {
 		s.addEvent(&b, p, ev)
 	}

@@ -23,7 +23,8 @@
 //	prefix:{pNN}:evt_…            an event: packed JSON, newline, sealed body; none if its challenge says it all
 //	prefix:{pNN}:chl_…            a challenge: version, tab, owner, newline, packed JSON, newline, sealed body
 //	prefix:{pNN}:dlv_…            a delivery that was attempted: JSON
-//	prefix:{pNN}:dup:FINGERPRINT  the event that first had this content
+//	prefix:{pNN}:dup:NN           hash: a content's fingerprint, the event that first had it without evt_; dup:short:NN of what is remembered briefly
+//	prefix:{pNN}:dup:NN:older     the one before
 //	prefix:{pNN}:owner:H          hash: user, at (ms), op ("1" if set by the operator)
 //	prefix:{pNN}:live:H           sorted set by creation: "chl_… MARK" of what is pending or confirming
 //	prefix:{pNN}:ended:H:USER     sorted set by creation: "chl_…" of what has ended, "chl_… late" of what had when it came
