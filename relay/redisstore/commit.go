@@ -11,8 +11,9 @@ import (
 
 // batch collects the commands of one script, and the keys they touch.
 type batch struct {
-	keys []string
-	args []any
+	keys   []string
+	args   []any
+	renews []string // indexes whose life it renews
 }
 
 // add appends a command; its key is always its second word.
@@ -87,7 +88,11 @@ func (s *Store) Arrive(ctx context.Context, a relay.Arrival) (relay.Arrived, err
 	if err != nil {
 		return relay.Arrived{}, err
 	}
-	return arrived(res, ev.ID)
+	got, err := arrived(res, ev.ID)
+	if err == nil && !got.Duplicate {
+		s.renewal(b)
+	}
+	return got, err
 }
 
 func challengeKey(a relay.Arrival) string {
@@ -207,6 +212,7 @@ func (s *Store) commit(ctx context.Context, version string, gate []any, b batch)
 	}
 	switch res {
 	case "ok":
+		s.renewal(b)
 		return nil
 	case "conflict":
 		return relay.ErrConflict
