@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // CrowdSize is how many challenges of a holder are looked at to decide about one:
@@ -53,10 +55,11 @@ func (w *Worker) plan(ctx context.Context, c Challenge) (plan, error) {
 	case !w.svc.Push.On:
 		p.silence = silencePushOff
 	}
-	crowd, err := w.svc.store.Crowd(ctx, c, w.svc.Push.CardWindow)
+	crowd, devices, err := w.svc.around(ctx, c)
 	if err != nil {
-		return p, fmt.Errorf("read what surrounds the challenge: %w", err)
+		return p, err
 	}
+	p.devices = devices
 	switch why := w.svc.Push.silence(c, crowd); {
 	case why != "":
 		p.silence, p.quiet = why, true
@@ -70,11 +73,26 @@ func (w *Worker) plan(ctx context.Context, c Challenge) (plan, error) {
 			p.silence, p.quiet = silenceLike, true
 		}
 	}
-	p.devices, err = w.svc.store.Devices(ctx, c.Owner())
-	if err != nil {
-		return p, fmt.Errorf("read the owner's devices: %w", err)
-	}
 	return p, nil
+}
+
+// around reads at the same time what surrounds a challenge, and its owner's devices.
+func (s *Service) around(ctx context.Context, c Challenge) (crowd Crowd, devices Devices, err error) {
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		if crowd, err = s.store.Crowd(ctx, c, s.Push.CardWindow); err != nil {
+			return fmt.Errorf("read what surrounds the challenge: %w", err)
+		}
+		return nil
+	})
+	g.Go(func() (err error) {
+		if devices, err = s.store.Devices(ctx, c.Owner()); err != nil {
+			return fmt.Errorf("read the owner's devices: %w", err)
+		}
+		return nil
+	})
+	err = g.Wait()
+	return crowd, devices, err
 }
 
 // others are the challenges around one, without those that are forgotten.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -39,6 +40,8 @@ type bench struct {
 	push     *sim.PushService
 	sink     *sim.Downstream
 	servers  []*http.Server
+	who      string // what the users' names begin with: those of an earlier bench have devices that are gone
+	devices  int    // how many users have one
 }
 
 // benchRun is one run against one server. A webhook and what comes of it are brought
@@ -101,7 +104,7 @@ func newBench(cfg *configs.Config, connections int) (*bench, error) {
 		return nil, fmt.Errorf("merchants.%s.secrets: %w", merchant, err)
 	}
 	b := &bench{
-		cfg: cfg, merchant: merchant,
+		cfg: cfg, merchant: merchant, who: "bench-" + rand.Text()[:8],
 		client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: connections + 64}},
 		issuer: sim.NewIssuer(merchant, key, m.IssuerAPI.MerchantID), push: sim.NewPushService(cfg.Push.VAPID.PublicKey),
 		sink: sim.NewDownstream(cfg.Forward.Targets[0].Secrets[0].Reveal()),
@@ -261,7 +264,7 @@ func (r *benchRun) post(ctx context.Context, due time.Time) {
 // webhook is the n-th; its decrypted body is about 400 bytes. No two amounts in a row
 // are the same, or challenges that wait would share a notification.
 func (r *benchRun) webhook(n int64) (string, map[string]any) {
-	user := fmt.Sprintf("bench-%d", n%int64(max(1, r.load.users)))
+	user := r.user(int(n % int64(max(1, r.load.users))))
 	p := map[string]any{
 		"card_id": "card-" + user, "user_id": user, "occur_time": time.Now().UnixMilli(), "transaction_id": fmt.Sprintf("T%d-%d", time.Now().UnixNano(), n),
 		"transaction_amount": fmt.Sprintf("%d.%02d", 100+n/100%900, n%100), "transaction_currency": "840", "merchant_name": "Sephora Digital", "merchant_country_code": "250",
@@ -326,13 +329,15 @@ func (r *benchRun) approveAll(ctx context.Context) {
 	}
 }
 
-// subscribe registers one device for each cardholder.
+func (b *bench) user(i int) string { return fmt.Sprintf("%s-%d", b.who, i) }
+
+// subscribe registers one device for each cardholder that has none yet.
 func (r *benchRun) subscribe(ctx context.Context) error {
 	var g errgroup.Group
 	g.SetLimit(16)
-	for i := range r.load.users {
+	for i := r.devices; i < r.load.users; i++ {
 		g.Go(func() error {
-			token, err := mintToken(r.cfg, fmt.Sprintf("bench-%d", i), r.merchant, time.Now().Add(time.Hour))
+			token, err := mintToken(r.cfg, r.user(i), r.merchant, time.Now().Add(time.Hour))
 			if err != nil {
 				return err
 			}
@@ -341,6 +346,7 @@ func (r *benchRun) subscribe(ctx context.Context) error {
 			return r.cardholder(token).register(wait, r.push.Subscribe("http://"+benchPush))
 		})
 	}
+	r.devices = max(r.devices, r.load.users)
 	return g.Wait()
 }
 

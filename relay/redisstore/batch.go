@@ -42,6 +42,9 @@ type queue struct {
 // run runs a script, and waits for the replicas if asked to.
 func (s *Store) run(ctx context.Context, script *redis.Script, keys []string, args ...any) (any, error) {
 	v, err := s.batched(ctx, call{script: script, keys: keys, args: args})
+	if err == nil {
+		return v, nil
+	}
 	cluster, ok := s.rdb.(*redis.ClusterClient)
 	moved := ok && elsewhere(err)
 	unknown := redis.HasErrorPrefix(err, "NOSCRIPT") // a pipeline cannot fall back by itself

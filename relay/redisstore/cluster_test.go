@@ -197,7 +197,7 @@ func TestClusterFailsOver(t *testing.T) {
 	c := redistest.StartCluster(t, noFsync...)
 	// The subscription must be on the master that dies, too.
 	prefix := t.Name()
-	for k := (keys{prefix}); c.MasterOf(k.changes()) != c.MasterOf(k.due(0)); k = (keys{prefix}) {
+	for k := newKeys(prefix); c.MasterOf(k.changes()) != c.MasterOf(k.due(0)); k = newKeys(prefix) {
 		prefix += "x"
 	}
 	failOver(t, c.URL, prefix, func(key string) {

@@ -16,6 +16,11 @@ type batch struct {
 	renews []string // indexes whose life it renews
 }
 
+// newBatch begins with what the script itself takes; there is room for an arrival.
+func newBatch(keys []string, args ...any) batch {
+	return batch{keys: append(make([]string, 0, 24), keys...), args: append(make([]any, 0, 112), args...)}
+}
+
 // add appends a command; its key is always its second word.
 func (b *batch) add(name, key string, words ...any) {
 	b.keys = append(b.keys, key)
@@ -64,7 +69,7 @@ func (s *Store) Arrive(ctx context.Context, a relay.Arrival) (relay.Arrived, err
 	args := []any{ev.ID, strconv.FormatInt(remember, 10), hasCard, ev.UserID, learnAt, learn}
 	args = append(args, s.arriveChallenge(a.Challenge, &h)...)
 	args = append(args, s.keys.changes(), ev.Merchant, s.keys.ended(p, h, ""), undated)
-	b := batch{keys: []string{dup, s.keys.owner(p, h), s.keys.of(p, challengeKey(a)), s.keys.live(p, h), s.keys.lane(p, relay.LaneTasks), s.keys.due(p)}}
+	b := newBatch([]string{dup, s.keys.owner(p, h), s.keys.of(p, challengeKey(a)), s.keys.live(p, h), s.keys.lane(p, relay.LaneTasks), s.keys.due(p)}, args...)
 	s.addEvent(&b, p, ev)
 	s.indexEvent(&b, p, ev)
 	for _, own := range a.Own {
@@ -84,7 +89,7 @@ func (s *Store) Arrive(ctx context.Context, a relay.Arrival) (relay.Arrived, err
 	default:
 		s.counted(&b, p, "", c.Status)
 	}
-	res, err := s.run(ctx, arriveScript, b.keys, append(args, b.args...)...)
+	res, err := s.run(ctx, arriveScript, b.keys, b.args...)
 	if err != nil {
 		return relay.Arrived{}, err
 	}

@@ -20,10 +20,10 @@ import (
 const (
 	// endlessKept bounds in each partition what anybody can cause without limit.
 	endlessKept = 1000
-	// holderKept bounds what is found by one card, or one user, in a partition. To
-	// look at it each time would cost as much as to add: it is trimmed once in a while.
-	holderKept = 1000
-	trimOnceIn = 16
+	// holderKept bounds what is found by one card, or one user, in a partition. Few
+	// ever come near it, so it is seen to once in a while.
+	holderKept  = 1000
+	boundOnceIn = 16
 	// historyKept bounds the deliveries that are found by one event.
 	historyKept = 200
 )
@@ -81,8 +81,8 @@ func (s *Store) indexHolders(b *batch, p int, id, merchant, card, user string, a
 		}
 		key := s.keys.holder(p, h)
 		b.add("ZADD", key, ms(at), id)
-		if rand.N(trimOnceIn) == 0 {
-			b.add("ZREMRANGEBYSCORE", key, "-inf", ms(s.Now().Add(-life)))
+		b.add("ZREMRANGEBYSCORE", key, "-inf", ms(s.Now().Add(-life)))
+		if rand.N(boundOnceIn) == 0 {
 			b.add("ZREMRANGEBYRANK", key, 0, -holderKept-1)
 		}
 		b.add("PEXPIRE", key, life.Milliseconds())

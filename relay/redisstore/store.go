@@ -98,7 +98,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		panic(err) // only for a size below one
 	}
-	s := &Store{Options: o, renewed: renewed, keys: keys{o.Prefix}, rdb: rdb, readers: readers, vault: o.Vault, stop: stop,
+	s := &Store{Options: o, renewed: renewed, keys: newKeys(o.Prefix), rdb: rdb, readers: readers, vault: o.Vault, stop: stop,
 		resealed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "relay_resealed_records_total", Help: "Records that were sealed again under the first of storage.keys.",
 		}),
