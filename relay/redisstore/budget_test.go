@@ -14,10 +14,10 @@ import (
 
 // allocations of one operation, up to the client's connection; see package budget.
 var allocations = map[string]float64{
-	"an event arrives":     222,
-	"a challenge arrives":  150,
-	"a forward is settled": 98,
-	"a challenge is moved": 88,
+	"an event arrives":     202,
+	"a challenge arrives":  121,
+	"a forward is settled": 87,
+	"a challenge is moved": 79,
 }
 
 // answers stands for Redis: every command has the same answer, and is not sent.
