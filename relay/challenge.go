@@ -118,6 +118,7 @@ type Challenge struct {
 	Currency  string `json:"cu,omitempty"`
 	Reference string `json:"re,omitempty"`
 	Wallet    string `json:"wa,omitempty"`
+	Named     string `json:"un,omitempty"` // the user that its event named, who need not be the owner
 
 	OccurredAt time.Time `json:"oc,omitzero"` // zero: the issuer did not say
 	CreatedAt  time.Time `json:"-"`           // its id carries it

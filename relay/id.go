@@ -20,6 +20,7 @@ const (
 	prefixSubscription = "sub_"
 	prefixPasskey      = "pky_"
 	idLength           = 4 + ulid.EncodedSize + 2
+	timePart           = 10 // characters of a ULID that are its time
 )
 
 func newID(prefix string, partition int, now time.Time) string {
@@ -50,6 +51,14 @@ func TimeOf(id string) time.Time {
 		return time.Time{}
 	}
 	return ulid.MustParse(id[4 : 4+ulid.EncodedSize]).Timestamp().UTC()
+}
+
+// TimePart is what follows the prefix in the ids that are made at a time: of two
+// ids without their prefixes the later one is the greater, as text.
+func TimePart(t time.Time) string {
+	var id ulid.ULID
+	_ = id.SetTime(ulid.Timestamp(t)) // which fits until the year 10889
+	return id.String()[:timePart]
 }
 
 // challengeOf and eventOf: a challenge and the event it came from share all but

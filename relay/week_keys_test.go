@@ -54,7 +54,7 @@ func (w *week) kind(key string) string {
 		w.t.Errorf("%s stays for ever", key)
 	}
 	// A challenge's life comes on top of retention, at most ten minutes.
-	longest := map[string]time.Duration{"endpoint:": endpointLife, "dead": deadLife, "retrying": deadLife, "dlv_": deadLife, "evt_": deadLife}[kind]
+	longest := map[string]time.Duration{"endpoint:": endpointLife, "dup:": 2 * retention, "dead": deadLife, "retrying": deadLife, "dlv_": deadLife, "evt_": deadLife}[kind]
 	if longest == 0 {
 		longest = retention + 10*time.Minute
 	}

@@ -76,24 +76,11 @@ func (s *Store) events(ctx context.Context, items []item) (map[string]relay.Even
 			found[it.id] = e
 		}
 	}
-	raw, err := s.records(ctx, ids)
-	if err != nil {
-		return nil, err
+	records, err := s.eventRecords(ctx, ids)
+	for id, e := range records {
+		found[id] = e
 	}
-	for i, id := range ids {
-		if raw[i] == "" {
-			continue
-		}
-		e, err := s.decodeEvent(id, raw[i])
-		lacks, err := s.lacks(id, err)
-		if err != nil {
-			return nil, err
-		}
-		if !lacks {
-			found[id] = e
-		}
-	}
-	return found, nil
+	return found, err
 }
 
 // Deliveries: what is dead or tried again by its own index, what waits in its

@@ -16,13 +16,18 @@ import (
 
 var errCorrupt = errors.New("the record is not in the form this version writes")
 
+// packedMark begins a secret whose body is packed. It is a length that none is
+// written as: a body of an older version, which was not packed, begins otherwise.
+const packedMark = "\x80\x00"
+
 // seal joins the two parts of a secret and seals them under the record's id.
 func (s *Store) seal(id string, sec relay.Secret) []byte {
 	if sec.Body == nil && sec.Envelope == nil {
 		return nil
 	}
-	plain := binary.AppendUvarint(nil, uint64(len(sec.Body)))
-	plain = append(append(plain, sec.Body...), sec.Envelope...)
+	body := packed(sec.Body)
+	plain := binary.AppendUvarint([]byte(packedMark), uint64(len(body)))
+	plain = append(append(plain, body...), sec.Envelope...)
 	return s.vault.Seal(plain, id)
 }
 
@@ -34,6 +39,7 @@ func (s *Store) unseal(id string, sealed []byte) (relay.Secret, error) {
 	if err != nil {
 		return relay.Secret{}, fmt.Errorf("open the sealed part of %s (is its key still in storage.keys?): %w", id, err)
 	}
+	plain, isPacked := bytes.CutPrefix(plain, []byte(packedMark))
 	n, w := binary.Uvarint(plain)
 	if w <= 0 || n > uint64(len(plain)-w) {
 		return relay.Secret{}, errCorrupt
@@ -42,6 +48,9 @@ func (s *Store) unseal(id string, sealed []byte) (relay.Secret, error) {
 	if rest := plain[w+int(n):]; len(rest) > 0 {
 		sec.Envelope = rest
 	}
+	if isPacked {
+		sec.Body = unpacked(sec.Body)
+	}
 	return sec, nil
 }
 
@@ -49,7 +58,7 @@ func (s *Store) unseal(id string, sealed []byte) (relay.Secret, error) {
 // when a node of the version before could misread what is written: such a node
 // leaves it to others (relay.ErrNewer). New fields that it may overlook need no
 // new version.
-const recordVersion = 3
+const recordVersion = 4
 
 // mustJSON encodes our own records: plain structs of strings, numbers and times.
 func mustJSON(v any) []byte {
@@ -88,15 +97,15 @@ func parse(b []byte, v any) error {
 	if version > recordVersion {
 		return fmt.Errorf("%w (its version is %d, this node knows %d)", relay.ErrNewer, version, recordVersion)
 	}
-	if err := json.Unmarshal(b[digits:], v); err != nil {
+	if err := json.Unmarshal(unpacked(b[digits:]), v); err != nil {
 		return fmt.Errorf("%w: %w", errCorrupt, err)
 	}
 	return nil
 }
 
-// body is JSON, a newline, and what is sealed; JSON has no raw newline.
+// body is packed JSON, a newline, and what is sealed; JSON has no raw newline.
 func (s *Store) body(id string, v any, sec relay.Secret) []byte {
-	return append(append(mustJSON(v), '\n'), s.seal(id, sec)...)
+	return append(append(packed(mustJSON(v)), '\n'), s.seal(id, sec)...)
 }
 
 func (s *Store) decodeBody(id string, b []byte, v any) (relay.Secret, error) {
@@ -205,6 +214,16 @@ func (s *Store) encodeEntry(d relay.Delivery, recorded bool) string {
 	return string(s.encodeDelivery(d))
 }
 
+// dueMember is what stands in the set of what is due later: the lane and the entry,
+// but of a challenge's expiry, of which there are many, "x" and the challenge's id
+// without its prefix; so short it takes half the room.
+func (s *Store) dueMember(d relay.Delivery, recorded bool) string {
+	if d.Kind == relay.KindExpire {
+		return "x" + strings.TrimPrefix(d.ChallengeID, "chl_")
+	}
+	return string(d.Lane()) + "\n" + s.encodeEntry(d, recorded)
+}
+
 // decodeEntry returns recorded true if the entry is but the id of a record.
 func (s *Store) decodeEntry(raw string) (d relay.Delivery, recorded bool, err error) {
 	if raw != "" && raw[0] >= '0' && raw[0] <= '9' {
@@ -234,7 +253,7 @@ func short(k relay.Kind) bool {
 // encodeVersioned is a record of a user that is sealed whole: its version, by which
 // it is swapped, a tab, a newline, and what is sealed under an id.
 func (s *Store) encodeVersioned(id string, version int, v any) []byte {
-	return append([]byte(strconv.Itoa(version)+"\t\n"), s.vault.Seal(mustJSON(v), id)...)
+	return append([]byte(strconv.Itoa(version)+"\t\n"), s.vault.Seal(packed(mustJSON(v)), id)...)
 }
 
 // decodeVersioned reads what encodeVersioned made into v; what is its name in errors.

@@ -51,10 +51,7 @@ const (
 func (s *Store) Arrive(ctx context.Context, a relay.Arrival) (relay.Arrived, error) {
 	p, ev := a.Partition, a.Event
 	h := relay.Holder{Merchant: ev.Merchant, CardID: ev.CardID}
-	remember, dup := int64(0), s.keys.due(p)
-	if a.Fingerprint != nil {
-		remember, dup = a.Remember.Milliseconds(), s.keys.duplicate(p, a.Fingerprint)
-	}
+	dup := s.duplicates(a)
 	hasCard, learnAt, undated, learn := "", "", "", ""
 	if ev.CardID != "" {
 		hasCard = "1"
@@ -66,11 +63,13 @@ func (s *Store) Arrive(ctx context.Context, a relay.Arrival) (relay.Arrived, err
 			undated = "1"
 		}
 	}
-	args := []any{ev.ID, strconv.FormatInt(remember, 10), hasCard, ev.UserID, learnAt, learn}
+	args := []any{ev.ID, strconv.FormatInt(dup.remember.Milliseconds(), 10), hasCard, ev.UserID, learnAt, learn}
 	args = append(args, s.arriveChallenge(a.Challenge, &h)...)
-	args = append(args, s.keys.changes(), ev.Merchant, s.keys.ended(p, h, ""), undated)
-	b := newBatch([]string{dup, s.keys.owner(p, h), s.keys.of(p, challengeKey(a)), s.keys.live(p, h), s.keys.lane(p, relay.LaneTasks), s.keys.due(p)}, args...)
-	s.addEvent(&b, p, ev)
+	args = append(args, s.keys.changes(), ev.Merchant, s.keys.ended(p, h, ""), undated, dup.content, dup.since, dup.until)
+	b := newBatch([]string{dup.now, s.keys.owner(p, h), s.keys.of(p, challengeKey(a)), s.keys.live(p, h), s.keys.lane(p, relay.LaneTasks), s.keys.due(p), dup.older}, args...)
+	if !s.inChallenge(a) {
+		s.addEvent(&b, p, ev)
+	}
 	s.indexEvent(&b, p, ev)
 	for _, own := range a.Own {
 		s.addEvent(&b, p, own)
@@ -154,7 +153,7 @@ func (s *Store) addOwed(b *batch, p int, d relay.Delivery, fresh bool) {
 }
 
 func (s *Store) addDue(b *batch, p int, d relay.Delivery, recorded bool) {
-	b.add("ZADD", s.keys.due(p), ms(d.Next), string(d.Lane())+"\n"+s.encodeEntry(d, recorded))
+	b.add("ZADD", s.keys.due(p), ms(d.Next), s.dueMember(d, recorded))
 }
 
 func (s *Store) addEnded(b *batch, p int, c relay.Challenge) {
@@ -282,7 +281,7 @@ func (s *Store) addChallenge(b *batch, p int, c relay.Challenge) {
 	life := s.Retention.Challenges
 	if c.Status.Final() {
 		b.add("ZREM", s.keys.live(p, c.Holder()), liveMember(c))
-		b.add("ZREM", s.keys.due(p), string(relay.LaneTasks)+"\n"+s.encodeEntry(relay.Delivery{Kind: relay.KindExpire, ChallengeID: c.ID}, false))
+		b.add("ZREM", s.keys.due(p), s.dueMember(relay.Delivery{Kind: relay.KindExpire, ChallengeID: c.ID}, false))
 		s.addEnded(b, p, c)
 	} else {
 		life += max(0, c.ExpiresAt.Sub(s.Now()))

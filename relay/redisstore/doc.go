@@ -20,15 +20,16 @@
 //
 // {pNN} is the partition. H is "merchant:c:card" or "merchant:u:user".
 //
-//	prefix:{pNN}:evt_…            an event: JSON, newline, sealed body
-//	prefix:{pNN}:chl_…            a challenge: version, tab, owner, newline, JSON, newline, sealed body
+//	prefix:{pNN}:evt_…            an event: packed JSON, newline, sealed body; none if its challenge says it all
+//	prefix:{pNN}:chl_…            a challenge: version, tab, owner, newline, packed JSON, newline, sealed body
 //	prefix:{pNN}:dlv_…            a delivery that was attempted: JSON
-//	prefix:{pNN}:dup:FINGERPRINT  the event that first had this content
+//	prefix:{pNN}:dup:NN           hash: a content's fingerprint, the event that first had it without evt_; dup:short:NN of what is remembered briefly
+//	prefix:{pNN}:dup:NN:older     the one before
 //	prefix:{pNN}:owner:H          hash: user, at (ms), op ("1" if set by the operator)
 //	prefix:{pNN}:live:H           sorted set by creation: "chl_… MARK" of what is pending or confirming
 //	prefix:{pNN}:ended:H:USER     sorted set by creation: "chl_…" of what has ended, "chl_… late" of what had when it came
 //	prefix:{pNN}:mute:H           pushes are silenced
-//	prefix:{pNN}:due              sorted set by time: lane, newline, entry
+//	prefix:{pNN}:due              sorted set by time: lane, newline, entry; of a challenge's expiry "x", its id without chl_
 //	prefix:{pNN}:dead             sorted set by time: dead letters
 //	prefix:{pNN}:owed             hash: how many deliveries each lane owes
 //	prefix:{pNN}:count            hash: how many challenges are pending and confirming, how many subscriptions active
@@ -40,8 +41,8 @@
 //	prefix:{pNN}:ix:d:LANE        stream: deliveries that were attempted
 //	prefix:{pNN}:ix:o:ID          list: the deliveries that an event, or its challenge, has caused since it arrived
 //	prefix:{pNN}:q:LANE           stream of a lane; its group is "relay"
-//	prefix:{pNN}:devices:H        a user's subscriptions: version, tab, newline, sealed JSON
-//	prefix:{pNN}:passkeys:H       a user's passkeys: version, tab, newline, sealed JSON
+//	prefix:{pNN}:devices:H        a user's subscriptions: version, tab, newline, sealed packed JSON
+//	prefix:{pNN}:passkeys:H       a user's passkeys: version, tab, newline, sealed packed JSON
 //	prefix:{pNN}:cards:H          set of a user's cards
 //	prefix:{pNN}:endpoint:FINGERPRINT  whose endpoint it is: version, merchant, user, subscription, tabs between
 //	prefix:{pNN}:notices:FINGERPRINT   sorted set by time: pushes about subscriptions to this endpoint, of late

@@ -87,7 +87,7 @@ func (s *Store) Sizes(ctx context.Context, lanes []relay.Lane) (relay.Sizes, err
 		record  func(id string) string
 	}{
 		{"events", outcome(relay.OutcomeForwarded, relay.OutcomeChallenge, relay.OutcomeQuarantined), same},
-		{"challenges", outcome(relay.OutcomeChallenge), func(id string) string { return "chl_" + id[len("evt_"):] }},
+		{"challenges", outcome(relay.OutcomeChallenge), challengeOf},
 		{"deliveries", attempted, same},
 	} {
 		size, err := s.weigh(ctx, kind.indexes, kind.record)
@@ -134,7 +134,7 @@ func (s *Store) weigh(ctx context.Context, indexes []func(p int) string, record 
 	}
 	sum, n := int64(0), int64(0)
 	for _, b := range bytes {
-		if b.Err() == nil { // else it is forgotten already
+		if b.Err() == nil || b.Err() == redis.Nil { // forgotten, or part of its challenge's
 			sum, n = sum+b.Val(), n+1
 		}
 	}

@@ -36,10 +36,6 @@ func (k keys) tag(partition int) string { return k.tags[partition] }
 
 func (k keys) of(partition int, id string) string { return k.tag(partition) + id }
 
-func (k keys) duplicate(p int, fingerprint []byte) string {
-	return k.tag(p) + "dup:" + base64.RawURLEncoding.EncodeToString(fingerprint[:16])
-}
-
 func (k keys) owner(p int, h relay.Holder) string { return k.tag(p) + "owner:" + holder(h) }
 func (k keys) live(p int, h relay.Holder) string  { return k.tag(p) + "live:" + holder(h) }
 func (k keys) mute(p int, h relay.Holder) string  { return k.tag(p) + "mute:" + holder(h) }

@@ -89,9 +89,11 @@ func day(t *testing.T, w *storetest.World, n node) []string {
 	}
 	arrive := func(a relay.Arrival) relay.Arrival {
 		w.Arrive(n, a)
-		in(p, a.Event.ID)
+		if a.Challenge == nil { // else that has all of it
+			in(p, a.Event.ID)
+		}
 		if a.Fingerprint != nil {
-			in(p, strings.TrimPrefix(n.keys.duplicate(p, a.Fingerprint), n.keys.tag(p)))
+			in(p, strings.TrimPrefix(n.duplicates(a).now, n.keys.tag(p)))
 		}
 		if a.Challenge != nil {
 			in(p, a.Challenge.ID)
@@ -240,6 +242,7 @@ func TestNothingIsLeftOver(t *testing.T) {
 			w, n := world(t, url)
 			want := day(t, w, n)
 			slices.Sort(want)
+			want = slices.Compact(want) // some contents share a memory
 			all := n.dump(t)
 			if got := slices.Sorted(maps.Keys(all)); !slices.Equal(got, want) {
 				t.Errorf("what is left:\n got %s\nwant %s", strings.Join(got, "\n     "), strings.Join(want, "\n     "))

@@ -171,18 +171,6 @@ func (s *Store) Challenge(ctx context.Context, id string) (relay.Challenge, erro
 	return s.decodeChallenge(id, raw)
 }
 
-// Event by id.
-func (s *Store) Event(ctx context.Context, id string) (relay.Event, error) {
-	raw, err := s.record(ctx, id)
-	if errors.Is(err, relay.ErrNotFound) {
-		return s.endless(ctx, id)
-	}
-	if err != nil {
-		return relay.Event{}, err
-	}
-	return s.decodeEvent(id, raw)
-}
-
 // Delivery by id.
 func (s *Store) Delivery(ctx context.Context, id string) (relay.Delivery, error) {
 	raw, err := s.record(ctx, id)

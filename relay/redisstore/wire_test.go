@@ -220,7 +220,7 @@ func BenchmarkArrive(b *testing.B) {
 			a.Owe = []relay.Delivery{w.Delivery(relay.KindForward, "core", a.Event)}
 			return a
 		},
-		"challenge": func(w *storetest.World) relay.Arrival { return realistic(w, w.ID("", 0)) },
+		"challenge": func(w *storetest.World) relay.Arrival { return realistic(w, w.ID("", 0), "") },
 	} {
 		b.Run(name, func(b *testing.B) {
 			w, n := world(b, server.URL, func(o *Options) { o.Prefix = b.Name() + rand.Text() })

@@ -101,7 +101,7 @@ func (w *World) Challenge(card, user, reference string) relay.Arrival {
 	a := w.Event(card, user)
 	a.Event.Type, a.Event.Outcome, a.Event.Secret = "CARD_3DS", relay.OutcomeChallenge, relay.Secret{}
 	a.Challenge = &relay.Challenge{
-		ID: "chl_" + a.Event.ID[4:], UserID: user, Merchant: Merchant, Type: a.Event.Type, Kind: relay.ThreeDS,
+		ID: "chl_" + a.Event.ID[4:], UserID: user, Named: user, Merchant: Merchant, Type: a.Event.Type, Kind: relay.ThreeDS,
 		Method: relay.MethodApprove, Status: relay.Pending, CardID: card, Last4: "4242", Payee: "Sephora Digital", Country: "FR",
 		Amount: "100.20", Currency: "USD", Reference: reference, OccurredAt: w.Now(), CreatedAt: w.Now(), ExpiresAt: w.Now().Add(Life),
 		Secret: relay.Secret{Body: []byte(`{"amount":"100.20"}`)},

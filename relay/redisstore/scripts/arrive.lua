@@ -7,13 +7,16 @@
 -- a card that is flooded must not make every arrival slower than the one before.
 -- What is replaced later than that stays, until it expires.
 --
--- KEYS[1] duplicate memory of the content
+-- KEYS[1] duplicate memory of the content and others (hash: fingerprint, the first
+--         event's id without its prefix; and "until", the time part of the first
+--         id that is too late for this hash)
 -- KEYS[2] owner of the card (hash: user, at, op)
 -- KEYS[3] the challenge's record
 -- KEYS[4] the holder's live challenges (by creation)
 -- KEYS[5] the stream of inner steps
 -- KEYS[6] what is due later
--- KEYS[7…] the keys of the commands
+-- KEYS[7] the older duplicate memory, which KEYS[1] becomes
+-- KEYS[8…] the keys of the commands
 --
 -- ARGV[1] event id
 -- ARGV[2] how long the content is remembered, ms; "0": not at all
@@ -33,15 +36,32 @@
 --          It carries KEYS[1]'s hash tag, but is known only here.
 -- ARGV[16] "1" if ARGV[5] is but when it arrived: then it teaches only whose a
 --          card is that nobody is known to own
--- ARGV[17…] commands: number of words, words…
+-- ARGV[17] fingerprint of the content
+-- ARGV[18] the time part of the oldest id that is remembered
+-- ARGV[19] "until" of a memory that begins now
+-- ARGV[20…] commands: number of words, words…
 --
 -- Returns {event id, 1 if it is a duplicate (then the first one's id), owner,
 -- 1 if the owner was not known before}.
 
 local id, user, challenge, learnt = ARGV[1], ARGV[4], ARGV[7], 0
 
-if ARGV[2] ~= '0' and not redis.call('SET', KEYS[1], id, 'NX', 'PX', ARGV[2]) then
-  return {redis.call('GET', KEYS[1]), 1, '', 0}
+if ARGV[2] ~= '0' then
+  local mine = string.sub(id, 5)
+  local known = redis.call('HMGET', KEYS[1], ARGV[17], 'until')
+  local first = known[1] or redis.call('HGET', KEYS[7], ARGV[17])
+  if first and first > ARGV[18] then
+    return {'evt_' .. first, 1, '', 0}
+  end
+  if known[2] and mine > known[2] then
+    redis.call('RENAME', KEYS[1], KEYS[7])
+    known[2] = false
+  end
+  redis.call('HSET', KEYS[1], ARGV[17], mine)
+  if not known[2] then
+    redis.call('HSET', KEYS[1], 'until', ARGV[19])
+    redis.call('PEXPIRE', KEYS[1], 2 * ARGV[2])
+  end
 end
 
 if ARGV[3] == '1' then
@@ -74,7 +94,7 @@ if challenge ~= '' then
     end
     redis.call('ZADD', KEYS[4], ARGV[10], challenge .. ' ' .. ARGV[11])
     redis.call('PEXPIRE', KEYS[4], ARGV[9])
-    redis.call('ZADD', KEYS[6], ARGV[12], 'tasks\nexpire ' .. challenge)
+    redis.call('ZADD', KEYS[6], ARGV[12], 'x' .. string.sub(challenge, 5))
     redis.call('XADD', KEYS[5], '*', 'd', announce)
   else
     local ended = ARGV[15] .. user
@@ -87,7 +107,7 @@ if challenge ~= '' then
   end
 end
 
-local i = 17
+local i = 20
 while i <= #ARGV do
   local n = tonumber(ARGV[i])
   redis.call(unpack(ARGV, i + 1, i + n))

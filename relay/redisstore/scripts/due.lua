@@ -1,5 +1,6 @@
 -- Moves what has become due into its lane. A member is the lane, a newline and
--- the entry's body.
+-- the entry's body; or "x" and the id, without its prefix, of a challenge whose
+-- time is up.
 --
 -- KEYS[1] what is due later (by time, ms)
 -- ARGV[1] now, ms
@@ -14,6 +15,9 @@ local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, AR
 for _, member in ipairs(due) do
   redis.call('ZREM', KEYS[1], member)
   local lane, body = string.match(member, '^([^\n]*)\n(.*)$')
+  if not lane then
+    lane, body = 'tasks', 'expire chl_' .. string.sub(member, 2)
+  end
   redis.call('XADD', ARGV[3] .. lane, '*', 'd', body)
 end
 local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
