@@ -14,10 +14,10 @@ import (
 
 // allocations of one operation, up to the client's connection; see package budget.
 var allocations = map[string]float64{
-	"an event arrives":     202,
-	"a challenge arrives":  121,
+	"an event arrives":     223,
+	"a challenge arrives":  126,
 	"a forward is settled": 87,
-	"a challenge is moved": 79,
+	"a challenge is moved": 96,
 }
 
 // answers stands for Redis: every command has the same answer, and is not sent.
@@ -58,7 +58,7 @@ func TestBudget(t *testing.T) {
 		a.Owe = []relay.Delivery{w.Delivery(relay.KindForward, "core", a.Event)}
 		return a
 	})
-	arrives("a challenge arrives", func(w *storetest.World) relay.Arrival { return realistic(w, "c") })
+	arrives("a challenge arrives", func(w *storetest.World) relay.Arrival { return realistic(w, "c", "one") })
 
 	w, n := store("ok")
 	commits := func(operation string, st relay.Step) {
@@ -71,7 +71,7 @@ func TestBudget(t *testing.T) {
 	ev := w.Event("c", "one")
 	l := relay.Lease{Delivery: w.Delivery(relay.KindForward, "core", ev.Event), Partition: ev.Partition, Entry: "1-0"}
 	commits("a forward is settled", relay.Step{Partition: l.Partition, Settle: &l, Delivery: w.Tried(l, relay.DeliveryDelivered, w.Now())})
-	c := realistic(w, "c").Challenge
+	c := realistic(w, "c", "one").Challenge
 	c.Status = relay.Confirming
 	p, _ := relay.PartitionOf(c.ID)
 	commits("a challenge is moved", relay.Step{Partition: p, Challenge: c, From: relay.Pending})
