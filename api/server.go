@@ -246,6 +246,7 @@ func (s *Server) routeAdmin(e *gin.Engine) {
 	if s.metrics != nil {
 		e.GET("/metrics", gin.WrapH(s.metrics))
 	}
+	s.routeProfiles(e)
 	ops := e.Group("/ops/v1", s.do(s.operator), s.logAction)
 	// Thousands of dead letters take longer than a call may.
 	ops.POST("/deadletters/replay", s.do(s.replayDead))
