@@ -39,10 +39,16 @@ func (answers) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Process
 }
 
 func TestBudget(t *testing.T) {
-	store := func(answer any) (*storetest.World, node) {
-		w, n := world(t, "redis://127.0.0.1:1")
-		n.rdb.AddHook(answers{answer})
-		return w, n
+	store := func(answer any) (*storetest.World, *Store) {
+		const nowhere = "redis://127.0.0.1:1"
+		w, _ := world(t, nowhere) // whose own store is watched, which allocates
+		s, err := Open(testOptions(t, nowhere, "b", w.Now))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		s.rdb.AddHook(answers{answer})
+		return w, s
 	}
 	arrives := func(operation string, build func(*storetest.World) relay.Arrival) {
 		w, n := store([]any{"evt_first", int64(0), "one", int64(0)})
