@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"time"
 
@@ -18,20 +19,38 @@ import (
 // not hold its stream for ever.
 const writeTime = 10 * time.Second
 
-// stream is one answer of server-sent events (WHATWG HTML, section 9.2).
-type stream struct {
-	w  http.ResponseWriter
-	rc *http.ResponseController
+// stream is one answer of server-sent events (WHATWG HTML, section 9.2), on the
+// connection itself. What the server keeps of a request, buffers and a deep stack,
+// would be most of what a stream takes that waits.
+type stream struct{ conn net.Conn }
+
+// takeOver answers with the headers and takes the connection from the server. The
+// body is not chunked: it ends with the connection.
+func takeOver(c *gin.Context) (stream, error) {
+	h := c.Writer.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
+	h.Set("Transfer-Encoding", "identity")
+	c.Status(http.StatusOK)
+	c.Writer.Flush()
+	conn, _, err := c.Writer.Hijack()
+	return stream{conn}, err
 }
 
 func (st stream) write(text string) error {
-	if err := st.rc.SetWriteDeadline(time.Now().Add(writeTime)); err != nil {
+	if err := st.conn.SetWriteDeadline(time.Now().Add(writeTime)); err != nil {
 		return err
 	}
-	if _, err := io.WriteString(st.w, text); err != nil {
-		return err
+	_, err := io.WriteString(st.conn, text)
+	return err
+}
+
+// drain reads until the client is gone: it has nothing to say.
+func (st stream) drain() {
+	var err error
+	for b := make([]byte, 64); err == nil; {
+		_, err = st.conn.Read(b)
 	}
-	return st.rc.Flush()
 }
 
 func (st stream) event(name string, data any) error {
@@ -50,27 +69,57 @@ func (s *Server) events(c *gin.Context, id identity) error {
 	if err != nil {
 		return err
 	}
-	defer leave()
 	// Watched before it is read, so that no change falls between the two.
 	watch := s.service.Watch(id.User)
-	defer watch.Close()
+	var st stream
+	end := func() {
+		if st.conn != nil {
+			_ = st.conn.Close()
+		}
+		watch.Close()
+		leave()
+	}
+	goesOn := false
+	defer func() {
+		if !goesOn {
+			end()
+		}
+	}()
 	first, err := s.snapshot(c.Request.Context(), id.User)
 	if err != nil {
 		return err
 	}
-	h := c.Writer.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
-	h.Set("Connection", "close")     // its write deadline must not outlive the stream
-	st := stream{c.Writer, http.NewResponseController(c.Writer)}
-	c.Status(http.StatusOK)
+	if st, err = takeOver(c); err != nil {
+		return err
+	}
 	if err := st.event("snapshot", first); err != nil {
 		return nil // the client is gone, as in all that follows
 	}
-	if s.follow(c.Request.Context(), st, id, watch) {
+	goesOn = true
+	route, request := c.FullPath(), requestID(c)
+	go func() {
+		defer func() {
+			if v := recover(); v != nil {
+				s.logPanic(v, route, request)
+			}
+		}()
+		defer end()
+		s.run(st, id, watch)
+	}()
+	return nil
+}
+
+// run is all that there is of a stream after its request.
+func (s *Server) run(st stream, id identity, watch *relay.Watch) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		defer cancel()
+		st.drain()
+	}()
+	if s.follow(ctx, st, id, watch) {
 		_ = st.event("bye", struct{}{})
 	}
-	return nil
 }
 
 // follow writes until the stream must end; false means that the client is gone.

@@ -4,7 +4,7 @@ import "sync"
 
 // watchBuffer is how many changes a slow watcher may be behind before it is
 // told to start over from the list instead.
-const watchBuffer = 64
+const watchBuffer = 16
 
 // hub hands the changes of all nodes to those who watch a user, on this node:
 // one subscription to the store serves any number of watchers.
