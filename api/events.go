@@ -98,19 +98,20 @@ func (s *Server) events(c *gin.Context, id identity) error {
 	goesOn = true
 	route, request := c.FullPath(), requestID(c)
 	go func() {
-		defer func() {
-			if v := recover(); v != nil {
-				s.logPanic(v, route, request)
-			}
-		}()
 		defer end()
-		s.run(st, id, watch)
+		s.run(st, id, watch, route, request)
 	}()
 	return nil
 }
 
-// run is all that there is of a stream after its request.
-func (s *Server) run(st stream, id identity, watch *relay.Watch) {
+// run is a stream after its request, which no handler and no server looks after any
+// more.
+func (s *Server) run(st stream, id identity, watch *relay.Watch, route, request string) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.logPanic(v, route, request)
+		}
+	}()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
@@ -124,10 +125,9 @@ func (s *Server) run(st stream, id identity, watch *relay.Watch) {
 
 // follow writes until the stream must end; false means that the client is gone.
 func (s *Server) follow(ctx context.Context, st stream, id identity, watch *relay.Watch) bool {
-	tick := time.NewTicker(s.keepAlive)
-	defer tick.Stop()
-	end := time.NewTimer(s.auth.until(id))
-	defer end.Stop()
+	end := time.Now().Add(s.auth.until(id))
+	next := time.NewTimer(min(s.keepAlive, time.Until(end)))
+	defer next.Stop()
 	for {
 		var err error
 		select {
@@ -135,10 +135,12 @@ func (s *Server) follow(ctx context.Context, st stream, id identity, watch *rela
 			return false
 		case <-s.closing:
 			return true
-		case <-end.C:
-			return true
-		case <-tick.C:
+		case now := <-next.C:
+			if !now.Before(end) {
+				return true
+			}
 			err = st.write(": keep-alive\n\n")
+			next.Reset(min(s.keepAlive, end.Sub(now)))
 		case challenge := <-watch.Changed:
 			err = s.sendChange(ctx, st, id.User, challenge)
 		case <-watch.Missed:

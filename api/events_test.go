@@ -4,6 +4,9 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -100,6 +103,9 @@ func TestStreamSnapshotAndChanges(t *testing.T) {
 		if got := st.resp.Header.Get(name); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
+	}
+	if st.resp.TransferEncoding != nil || !st.resp.Close {
+		t.Errorf("transfer encoding %v, close %v", st.resp.TransferEncoding, st.resp.Close)
 	}
 	if snapshot := st.snapshot(); len(snapshot) != 1 || snapshot[0].ID != first {
 		t.Fatalf("snapshot %+v", snapshot)
@@ -223,4 +229,57 @@ func TestMissedChangesBringAFreshSnapshot(t *testing.T) {
 	}
 	cancel()
 	running.Wait()
+}
+
+// TestStreamOverHTTP10: as nginx asks by default. Whatever else such a client sends
+// does not end its stream.
+func TestStreamOverHTTP10(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	conn, err := net.Dial("tcp", b.public.Listener.Addr().String())
+	must(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "GET /v1/events HTTP/1.0\r\nAuthorization: Bearer "+b.token()+"\r\n\r\n"+strings.Repeat("more ", 100))
+	must(t, err)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	must(t, err)
+	st := reader{t, resp, bufio.NewScanner(resp.Body)}
+	st.snapshot()
+	_, err = io.WriteString(conn, strings.Repeat("and more ", 100))
+	must(t, err)
+	if id := b.challenge("acme", "CARD_3DS", nil); st.challenge().ID != id {
+		t.Error("a change of another challenge came")
+	}
+}
+
+// TestWaitForStreams: a server that is shut down knows nothing of them, so that the
+// process would end before they have said bye.
+func TestWaitForStreams(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	st := b.stream(b.token())
+	st.snapshot()
+	must(t, b.public.Config.Shutdown(t.Context()))
+	late, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := b.server.Wait(late); !errors.Is(err, context.Canceled) {
+		t.Errorf("an open stream was not waited for: %v", err)
+	}
+	b.server.Shutdown()
+	must(t, b.server.Wait(t.Context()))
+	st.ends()
+}
+
+// TestStreamThatPanics: it is beyond the recovery of handlers, and must not take the
+// process with it.
+func TestStreamThatPanics(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	defer ours.Close()
+	b.server.run(stream{ours}, identity{}, nil, "/v1/events", "req-1")
+	if log := b.log.String(); !strings.Contains(log, "panicked") || !strings.Contains(log, "req-1") || !strings.Contains(log, "nil pointer") {
+		t.Errorf("logged %s", log)
+	}
 }

@@ -82,7 +82,13 @@ func benchStreams(ctx context.Context, cfg *configs.Config, load benchLoad) (str
 	if err != nil {
 		return streamReport{}, fmt.Errorf("merchants.%s.secrets: %w", merchant, err)
 	}
-	b := &streamBench{
+	b := newStreamBench(cfg, load, merchant, key)
+	defer b.closeStreams()
+	return b.measure(ctx)
+}
+
+func newStreamBench(cfg *configs.Config, load benchLoad, merchant string, key []byte) *streamBench {
+	return &streamBench{
 		bench: &bench{
 			load: load, cfg: cfg, merchant: merchant, base: "http://" + localAddress(cfg.Server.Listen), client: &http.Client{Timeout: 10 * time.Second},
 			issuer: sim.NewIssuer(merchant, key, ""), push: sim.NewPushService(""), sink: sim.NewDownstream(),
@@ -90,8 +96,6 @@ func benchStreams(ctx context.Context, cfg *configs.Config, load benchLoad) (str
 		},
 		admin: "http://" + localAddress(cfg.Server.AdminListen), open: make([]net.Conn, load.users),
 	}
-	defer b.closeStreams()
-	return b.measure(ctx)
 }
 
 func (b *streamBench) measure(ctx context.Context) (r streamReport, err error) {
