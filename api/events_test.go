@@ -159,15 +159,15 @@ func TestStreamEndsWithBye(t *testing.T) {
 		st := b.stream(b.token())
 		st.snapshot()
 		// One that is not the user's, or no more, is passed over.
-		if err := b.server.sendChange(t.Context(), stream{}, relay.User{Merchant: "acme", ID: "666"}, id); err != nil {
+		if err := b.server.sendChange(t.Context(), &stream{user: relay.User{Merchant: "acme", ID: "666"}}, id); err != nil {
 			t.Errorf("%v", err)
 		}
 		must(t, b.store.Close())
 		// A change that can no longer be read.
-		if err := b.server.sendChange(t.Context(), stream{}, user12345, id); err != errStreamStore {
+		if err := b.server.sendChange(t.Context(), &stream{user: user12345}, id); err != errStreamStore {
 			t.Errorf("%v", err)
 		}
-		if err := b.server.sendSnapshot(t.Context(), stream{}, user12345); err != errStreamStore {
+		if err := b.server.sendSnapshot(t.Context(), &stream{user: user12345}); err != errStreamStore {
 			t.Errorf("%v", err)
 		}
 	})
@@ -270,16 +270,24 @@ func TestWaitForStreams(t *testing.T) {
 	st.ends()
 }
 
+type faultyConn struct{ net.Conn }
+
+func (faultyConn) Write([]byte) (int, error) { panic("at the disco") }
+
 // TestStreamThatPanics: it is beyond the recovery of handlers, and must not take the
 // process with it.
 func TestStreamThatPanics(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	ours, theirs := net.Pipe()
-	defer theirs.Close()
-	defer ours.Close()
-	b.server.run(stream{ours}, identity{}, nil, "/v1/events", "req-1")
-	if log := b.log.String(); !strings.Contains(log, "panicked") || !strings.Contains(log, "req-1") || !strings.Contains(log, "nil pointer") {
+	left := false
+	st := &stream{conn: faultyConn{ours}, user: user12345, watch: b.service.Watch(user12345), ends: time.Now().Add(time.Hour), leave: func() { left = true }}
+	b.server.Shutdown()
+	b.server.run(st, "/v1/events", "req-1")
+	if _, err := theirs.Read(make([]byte, 1)); err != io.EOF || !left {
+		t.Errorf("%v at the other end; its place is free: %v", err, left)
+	}
+	if log := b.log.String(); !strings.Contains(log, `"panic":"string"`) || !strings.Contains(log, "req-1") || strings.Contains(log, "disco") {
 		t.Errorf("logged %s", log)
 	}
 }
