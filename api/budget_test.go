@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -41,11 +42,15 @@ type client struct {
 	status int
 }
 
-func (c *client) Header() http.Header            { return c.header }
-func (c *client) WriteHeader(status int)         { c.status = status }
-func (c *client) Write(b []byte) (int, error)    { return len(b), nil }
-func (c *client) FlushError() error              { return nil }
-func (*client) SetWriteDeadline(time.Time) error { return nil }
+func (c *client) Header() http.Header         { return c.header }
+func (c *client) WriteHeader(status int)      { c.status = status }
+func (c *client) Write(b []byte) (int, error) { return len(b), nil }
+
+// connection takes what is written to it.
+type connection struct{ net.Conn }
+
+func (connection) Write(b []byte) (int, error)      { return len(b), nil }
+func (connection) SetWriteDeadline(time.Time) error { return nil }
 
 func TestBudget(t *testing.T) {
 	root, err := crypto.NewRoot(crypto.GenerateKey())
@@ -65,8 +70,7 @@ func TestBudget(t *testing.T) {
 		})
 	}
 
-	w := &client{header: http.Header{}}
-	st := stream{w, http.NewResponseController(w)}
+	st := stream{conn: connection{}}
 	ch := relay.Challenge{ID: "chl_01J8ZQ5X4N8K3T0V7B2M6C9R1D0a", UserID: "12345", Merchant: "acme", Kind: relay.ThreeDS, Method: relay.MethodApprove, Status: relay.Pending,
 		CardID: "67890", Last4: "4242", Payee: "Sephora Digital", Country: "FR", Amount: "100.20", Currency: "USD", CreatedAt: time.Now(), ExpiresAt: time.Now().Add(time.Minute)}
 	budget.Allocations(t, allocations, "an event of the stream", func() {

@@ -104,7 +104,7 @@ func newBench(cfg *configs.Config, connections int) (*bench, error) {
 		return nil, fmt.Errorf("merchants.%s.secrets: %w", merchant, err)
 	}
 	b := &bench{
-		cfg: cfg, merchant: merchant, who: "bench-" + rand.Text()[:8],
+		cfg: cfg, merchant: merchant, who: newWho(),
 		client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: connections + 64}},
 		issuer: sim.NewIssuer(merchant, key, m.IssuerAPI.MerchantID), push: sim.NewPushService(cfg.Push.VAPID.PublicKey),
 		sink: sim.NewDownstream(cfg.Forward.Targets[0].Secrets[0].Reveal()),
@@ -148,12 +148,16 @@ func (b *bench) close() {
 
 func (b *bench) faults() int { return b.push.Faults() + b.sink.Faults() + b.issuer.Faults() }
 
-// run loads the server at an address, and reports.
-func (b *bench) run(ctx context.Context, address string, load benchLoad) (benchReport, error) {
-	r := &benchRun{
+func (b *bench) newRun(address string, load benchLoad) *benchRun {
+	return &benchRun{
 		bench: b, load: load, base: "http://" + address, faults: b.faults(),
 		answers: newHistogram(), delivery: newHistogram(), confirms: newHistogram(), approve: make(chan sim.Notification, 1<<16),
 	}
+}
+
+// run loads the server at an address, and reports.
+func (b *bench) run(ctx context.Context, address string, load benchLoad) (benchReport, error) {
+	r := b.newRun(address, load)
 	if load.kind == "challenge" {
 		if err := r.subscribe(ctx); err != nil {
 			return benchReport{}, fmt.Errorf("register the cardholders' devices: %w", err)
@@ -328,6 +332,8 @@ func (r *benchRun) approveAll(ctx context.Context) {
 		}
 	}
 }
+
+func newWho() string { return "bench-" + rand.Text()[:8] }
 
 func (b *bench) user(i int) string { return fmt.Sprintf("%s-%d", b.who, i) }
 

@@ -25,7 +25,7 @@ import (
 // them all. It reads the streams by hand: the client of net/http would take more
 // memory and time on this machine than the relay does.
 type streamBench struct {
-	*bench
+	*benchRun
 	admin  string
 	open   []net.Conn // by cardholder
 	reads  sync.WaitGroup
@@ -58,9 +58,7 @@ func (r streamReport) print(w io.Writer, asJSON bool) error {
 		enc.SetIndent("", "  ")
 		return enc.Encode(r)
 	}
-	if err := r.benchReport.print(w, false); err != nil {
-		return err
-	}
+	r.benchReport.print(w, "relay")
 	fmt.Fprintf(w, "%d streams, %d ended early, %d events of somebody else\n", r.Streams, r.Ended, r.Foreign)
 	for _, m := range []struct {
 		when string
@@ -88,13 +86,12 @@ func benchStreams(ctx context.Context, cfg *configs.Config, load benchLoad) (str
 }
 
 func newStreamBench(cfg *configs.Config, load benchLoad, merchant string, key []byte) *streamBench {
+	b := &bench{
+		cfg: cfg, merchant: merchant, who: newWho(), client: &http.Client{Timeout: 10 * time.Second},
+		issuer: sim.NewIssuer(merchant, key, ""), push: sim.NewPushService(""), sink: sim.NewDownstream(),
+	}
 	return &streamBench{
-		bench: &bench{
-			load: load, cfg: cfg, merchant: merchant, base: "http://" + localAddress(cfg.Server.Listen), client: &http.Client{Timeout: 10 * time.Second},
-			issuer: sim.NewIssuer(merchant, key, ""), push: sim.NewPushService(""), sink: sim.NewDownstream(),
-			answers: newHistogram(), delivery: newHistogram(), confirms: newHistogram(),
-		},
-		admin: "http://" + localAddress(cfg.Server.AdminListen), open: make([]net.Conn, load.users),
+		benchRun: b.newRun(localAddress(cfg.Server.Listen), load), admin: "http://" + localAddress(cfg.Server.AdminListen), open: make([]net.Conn, load.users),
 	}
 }
 
@@ -133,7 +130,7 @@ func (b *streamBench) openStreams(ctx context.Context) error {
 }
 
 func (b *streamBench) openStream(ctx context.Context, i int) error {
-	token, err := mintToken(b.cfg, fmt.Sprintf("bench-%d", i), b.merchant, time.Now().Add(time.Hour))
+	token, err := mintToken(b.cfg, b.user(i), b.merchant, time.Now().Add(time.Hour))
 	if err != nil {
 		return err
 	}
@@ -179,7 +176,7 @@ const maxStreamLine = 1 << 20
 // read takes a cardholder's events until the stream ends. A challenge comes again
 // with every change of it; the first time counts.
 func (b *streamBench) read(i int, body io.Reader, began chan<- struct{}) {
-	card := fmt.Sprintf("card-bench-%d", i)
+	card := "card-" + b.user(i)
 	lines := bufio.NewScanner(body)
 	lines.Buffer(nil, maxStreamLine)
 	event := ""
