@@ -14,10 +14,10 @@ import (
 
 // allocations of one operation, up to the client's connection; see package budget.
 var allocations = map[string]float64{
-	"an event arrives":     223,
-	"a challenge arrives":  126,
-	"a forward is settled": 87,
-	"a challenge is moved": 96,
+	"an event arrives":     122,
+	"a challenge arrives":  84,
+	"a forward is settled": 48,
+	"a challenge is moved": 62,
 }
 
 // answers stands for Redis: every command has the same answer, and is not sent.
