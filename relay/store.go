@@ -135,6 +135,11 @@ type Store interface {
 type Queue interface {
 	// Lease waits at most wait for deliveries of the partition's lanes.
 	Lease(ctx context.Context, partition int, lanes []Lane, wait time.Duration) ([]Lease, error)
+	// HandOver lets this node be handed what its own steps owe at once without a read
+	// of the lane, for lanes that open accepts then. take must not block; its error
+	// says that something may have been handed over and lost on the way. When stop
+	// returns neither is called any more. It is begun once.
+	HandOver(open func(Lane) bool, take func([]Lease, error)) (stop func())
 	// Due moves what has become due into its lanes and returns when the next is
 	// due; the zero time if none is.
 	Due(ctx context.Context, partition int) (next time.Time, err error)

@@ -43,6 +43,26 @@ func (s *watchedStore) Lease(ctx context.Context, p int, lanes []relay.Lane, wai
 	leases, err := s.Store.Lease(ctx, p, lanes, min(wait, readWait))
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	leases = s.see(leases)
+	if len(leases) == 0 && err == nil {
+		s.reads[p]++
+	}
+	s.changed.Broadcast()
+	return leases, err
+}
+
+func (s *watchedStore) HandOver(open func(relay.Lane) bool, take func([]relay.Lease, error)) (stop func()) {
+	return s.Store.HandOver(open, func(leases []relay.Lease, err error) {
+		s.mu.Lock()
+		leases = s.see(leases)
+		s.changed.Broadcast()
+		s.mu.Unlock()
+		take(leases, err)
+	})
+}
+
+// see notes what is handed out, and puts aside what is to be held.
+func (s *watchedStore) see(leases []relay.Lease) []relay.Lease {
 	if s.hold == nil {
 		leases, s.aside = append(leases, s.aside...), nil
 	}
@@ -57,11 +77,7 @@ func (s *watchedStore) Lease(ctx context.Context, p int, lanes []relay.Lane, wai
 		s.held[key(l)] = l
 		s.handed++
 	}
-	if len(leases) == 0 && err == nil {
-		s.reads[p]++
-	}
-	s.changed.Broadcast()
-	return leases, err
+	return leases
 }
 
 // holding keeps leases of a kind aside until release hands them out.

@@ -93,19 +93,21 @@ func NewWorker(svc *Service, queue Queue, out Outside, log *slog.Logger) *Worker
 // and leaves the rest to the other nodes.
 func (w *Worker) Run(ctx, grace context.Context) {
 	w.work = grace
+	stop := w.queue.HandOver(func(l Lane) bool { return ctx.Err() == nil && w.spare(l) }, w.handed)
 	var loops sync.WaitGroup
 	for p := range w.svc.store.Partitions() {
 		loops.Go(func() { w.read(ctx, p) })
 		loops.Go(func() { w.move(ctx, p) })
 	}
 	loops.Go(func() { w.watchTargets(ctx) })
-	beating, stop := context.WithCancel(grace) // for as long as it holds anything
-	defer stop()
+	beating, rested := context.WithCancel(grace) // for as long as it holds anything
+	defer rested()
 	var beat sync.WaitGroup
 	beat.Go(func() { w.beat(ctx, beating) })
 	loops.Wait()
-	w.active.Wait()
 	stop()
+	w.active.Wait()
+	rested()
 	beat.Wait()
 	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
@@ -153,6 +155,23 @@ func (w *Worker) open() (open []Lane, busy bool) {
 		}
 	}
 	return open, busy
+}
+
+// spare tells whether this node takes what it owes itself without leaving it to all
+// nodes: while not half of the lane's slots are taken.
+func (w *Worker) spare(name Lane) bool {
+	l := w.lanes[name]
+	return l != nil && !l.paused.Load() && l.waiting.Load() < int64(cap(l.slots)+1)/2
+}
+
+// handed starts what this node's own steps have handed to it.
+func (w *Worker) handed(leases []Lease, err error) {
+	if err != nil {
+		w.doubt.Store(time.Now().UnixNano())
+	}
+	for _, l := range leases {
+		w.start(l)
+	}
 }
 
 // start runs a lease when its lane has a free slot.

@@ -26,6 +26,7 @@ type call struct {
 	whole  bool // with its text, not by its hash
 	keys   []string
 	args   []any
+	then   func(reply any, err error) // is called with what came of it, also if the caller is gone; runs no script itself; or nil
 
 	done  chan struct{}
 	value any
@@ -41,7 +42,12 @@ type queue struct {
 
 // run runs a script, and waits for the replicas if asked to.
 func (s *Store) run(ctx context.Context, script *redis.Script, keys []string, args ...any) (any, error) {
-	v, err := s.batched(ctx, call{script: script, keys: keys, args: args})
+	return s.runThen(ctx, nil, script, keys, args...)
+}
+
+// runThen calls then with each reply, or error, of the script; then may be nil.
+func (s *Store) runThen(ctx context.Context, then func(reply any, err error), script *redis.Script, keys []string, args ...any) (any, error) {
+	v, err := s.batched(ctx, call{script: script, keys: keys, args: args, then: then})
 	if err == nil {
 		return v, nil
 	}
@@ -54,12 +60,15 @@ func (s *Store) run(ctx context.Context, script *redis.Script, keys []string, ar
 	case !moved && !unknown:
 	case s.WaitReplicas == 0:
 		v, err = script.Run(ctx, s.rdb, keys, args...).Result()
+		if then != nil {
+			then(v, err)
+		}
 	case moved: // to visit the masters is what loads at once where they are
 		if err = cluster.ForEachMaster(ctx, func(context.Context, *redis.Client) error { return nil }); err == nil {
-			v, err = s.batched(ctx, call{script: script, whole: true, keys: keys, args: args})
+			v, err = s.batched(ctx, call{script: script, whole: true, keys: keys, args: args, then: then})
 		}
 	default:
-		v, err = s.batched(ctx, call{script: script, whole: true, keys: keys, args: args})
+		v, err = s.batched(ctx, call{script: script, whole: true, keys: keys, args: args, then: then})
 	}
 	if err != nil {
 		return nil, s.away(err)
@@ -72,6 +81,9 @@ func (s *Store) run(ctx context.Context, script *redis.Script, keys []string, ar
 func (s *Store) batched(ctx context.Context, c call) (any, error) {
 	master, name, err := s.master(ctx, c.keys[0])
 	if err != nil {
+		if c.then != nil {
+			c.then(nil, err)
+		}
 		return nil, err
 	}
 	got, _ := s.queues.LoadOrStore(name, &queue{})
@@ -135,10 +147,20 @@ const replicaWait = time.Second
 // errReplicas says that the write is done, but not where it must be.
 var errReplicas = errors.New("too few of redis.wait_replicas have the write")
 
-// exec sends calls in one pipeline, and sets what came of each. WAIT is about all
+// exec sends calls, and sets what came of each.
+func (s *Store) exec(ctx context.Context, master redis.UniversalClient, calls []*call) {
+	s.send(ctx, master, calls)
+	for _, c := range calls {
+		if c.then != nil {
+			c.then(c.value, c.err)
+		}
+	}
+}
+
+// send sends calls in one pipeline. WAIT is about all
 // that the master had written before, so that who asks again, and is told what an
 // earlier call wrote, waits for that as well.
-func (s *Store) exec(ctx context.Context, master redis.UniversalClient, calls []*call) {
+func (s *Store) send(ctx context.Context, master redis.UniversalClient, calls []*call) {
 	if c := calls[0]; len(calls) == 1 && s.WaitReplicas == 0 {
 		c.value, c.err = c.script.Run(ctx, s.rdb, c.keys, c.args...).Result()
 		return

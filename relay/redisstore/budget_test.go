@@ -51,7 +51,7 @@ func TestBudget(t *testing.T) {
 		return w, s
 	}
 	arrives := func(operation string, build func(*storetest.World) relay.Arrival) {
-		w, n := store([]any{"evt_first", int64(0), "one", int64(0)})
+		w, n := store([]any{"evt_first", int64(0), "one", int64(0), []any{}})
 		a := build(w)
 		budget.Allocations(t, allocations, operation, func() {
 			if _, err := n.Arrive(t.Context(), a); err != nil {
@@ -66,7 +66,7 @@ func TestBudget(t *testing.T) {
 	})
 	arrives("a challenge arrives", func(w *storetest.World) relay.Arrival { return realistic(w, "c", "one") })
 
-	w, n := store("ok")
+	w, n := store([]any{"ok", []any{}})
 	commits := func(operation string, st relay.Step) {
 		budget.Allocations(t, allocations, operation, func() {
 			if err := n.Commit(t.Context(), st); err != nil {

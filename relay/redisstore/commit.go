@@ -13,7 +13,8 @@ import (
 type batch struct {
 	keys   []string
 	args   []any
-	renews []string // indexes whose life it renews
+	renews []string     // indexes whose life it renews
+	owes   []relay.Lane // where it adds what is owed at once
 }
 
 // newBatch begins with what the script itself takes; there is room for an arrival.
@@ -87,8 +88,10 @@ func (s *Store) Arrive(ctx context.Context, a relay.Arrival) (relay.Arrived, err
 		s.indexEnd(&b, p, *c)
 	default:
 		s.counted(&b, p, "", c.Status)
+		b.owes = append(b.owes, relay.LaneTasks) // its announcement, by the script
 	}
-	res, err := s.run(ctx, arriveScript, b.keys, b.args...)
+	then := s.handedOver(&b, p)
+	res, err := s.runThen(ctx, then, arriveScript, b.keys, b.args...)
 	if err != nil {
 		return relay.Arrived{}, err
 	}
@@ -123,7 +126,7 @@ func (s *Store) arriveChallenge(c *relay.Challenge, h *relay.Holder) []any {
 
 func arrived(res any, id string) (relay.Arrived, error) {
 	v, ok := res.([]any)
-	if !ok || len(v) != 4 {
+	if !ok || len(v) != 5 {
 		return relay.Arrived{}, fmt.Errorf("arrival script: %w", errCorrupt)
 	}
 	first, _ := v[0].(string)
@@ -146,6 +149,7 @@ func (s *Store) addOwed(b *batch, p int, d relay.Delivery, fresh bool) {
 		b.add("HINCRBY", s.keys.owed(p), string(d.Lane()), 1)
 	}
 	if d.Next.IsZero() {
+		b.owes = append(b.owes, d.Lane())
 		b.add("XADD", s.keys.lane(p, d.Lane()), "*", "d", s.encodeEntry(d, false))
 		return
 	}
@@ -205,16 +209,25 @@ func (s *Store) Commit(ctx context.Context, st relay.Step) error {
 	if st.Mute > 0 && st.Challenge != nil {
 		b.add("SET", s.keys.mute(p, st.Challenge.Holder()), "1", "PX", st.Mute.Milliseconds())
 	}
-	return s.commit(ctx, version, gate, b)
+	then := s.handedOver(&b, p)
+	return s.commitThen(ctx, version, gate, b, then)
 }
 
 func (s *Store) commit(ctx context.Context, version string, gate []any, b batch) error {
+	return s.commitThen(ctx, version, gate, b, nil)
+}
+
+func (s *Store) commitThen(ctx context.Context, version string, gate []any, b batch, then func(reply any, err error)) error {
 	args := append([]any{version}, gate...)
-	res, err := s.run(ctx, commitScript, b.keys, append(args, b.args...)...)
+	res, err := s.runThen(ctx, then, commitScript, b.keys, append(args, b.args...)...)
 	if err != nil {
 		return err
 	}
-	switch res {
+	v, _ := res.([]any)
+	if len(v) != 2 {
+		return fmt.Errorf("commit script: %w", errCorrupt)
+	}
+	switch v[0] {
 	case "ok":
 		s.renewal(b)
 		return nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -74,7 +75,8 @@ type Store struct {
 	vault   *crypto.Vault
 	clock   clock
 	heart   heart
-	queues  sync.Map                      // of calls, by their master's name
+	queues  sync.Map // of calls, by their master's name
+	hand    atomic.Pointer[handover]
 	renewed *lru.Cache[string, time.Time] // when the life of an index was
 	stop    func()
 

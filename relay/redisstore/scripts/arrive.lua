@@ -39,10 +39,11 @@
 -- ARGV[17] fingerprint of the content
 -- ARGV[18] the time part of the oldest id that is remembered
 -- ARGV[19] "until" of a memory that begins now
--- ARGV[20…] commands: number of words, words…
+-- ARGV[20…] commands: number of words, words… A lane that is read, by XREADGROUP, may
+--          have no group yet: then nothing is handed over.
 --
 -- Returns {event id, 1 if it is a duplicate (then the first one's id), owner,
--- 1 if the owner was not known before}.
+-- 1 if the owner was not known before, {lane, its entries} of each lane read}.
 
 local id, user, challenge, learnt = ARGV[1], ARGV[4], ARGV[7], 0
 
@@ -51,7 +52,7 @@ if ARGV[2] ~= '0' then
   local known = redis.call('HMGET', KEYS[1], ARGV[17], 'until')
   local first = known[1] or redis.call('HGET', KEYS[7], ARGV[17])
   if first and first > ARGV[18] then
-    return {'evt_' .. first, 1, '', 0}
+    return {'evt_' .. first, 1, '', 0, {}}
   end
   if known[2] and mine > known[2] then
     redis.call('RENAME', KEYS[1], KEYS[7])
@@ -107,10 +108,15 @@ if challenge ~= '' then
   end
 end
 
-local call, i, last = redis.call, 20, #ARGV
+local call, i, last, handed = redis.call, 20, #ARGV, {}
 while i <= last do
   local n = tonumber(ARGV[i])
-  call(unpack(ARGV, i + 1, i + n))
+  if ARGV[i + 1] == 'XREADGROUP' then
+    local got = redis.pcall(unpack(ARGV, i + 1, i + n))
+    handed[#handed + 1] = got and got[1]
+  else
+    call(unpack(ARGV, i + 1, i + n))
+  end
   i = i + n + 1
 end
-return {id, 0, user, learnt}
+return {id, 0, user, learnt, handed}

@@ -11,28 +11,35 @@
 -- ARGV[1] the expected version; "0": no record; "": not compared
 -- ARGV[2] number of words of the gate; "0": none
 -- …       the gate: a command that must not answer 0 (XACK, ZREM)
--- …       commands: number of words, words…
+-- …       commands: number of words, words… A lane that is read, by XREADGROUP, may
+--         have no group yet: then nothing is handed over.
 --
--- Returns "ok", "conflict" (other version) or "lost" (the gate answered 0).
+-- Returns {"ok", "conflict" (other version) or "lost" (the gate answered 0), {lane,
+-- its entries} of each lane read}.
 
 if ARGV[1] ~= '' then
   local version = string.match(redis.call('GETRANGE', KEYS[1], 0, 11), '^(%d+)\t') or '0'
   if version ~= ARGV[1] then
-    return 'conflict'
+    return {'conflict', {}}
   end
 end
 
 local i = 2
 local n = tonumber(ARGV[i])
 if n > 0 and redis.call(unpack(ARGV, i + 1, i + n)) == 0 then
-  return 'lost'
+  return {'lost', {}}
 end
 i = i + n + 1
 
-local call, last = redis.call, #ARGV
+local call, last, handed = redis.call, #ARGV, {}
 while i <= last do
   n = tonumber(ARGV[i])
-  call(unpack(ARGV, i + 1, i + n))
+  if ARGV[i + 1] == 'XREADGROUP' then
+    local got = redis.pcall(unpack(ARGV, i + 1, i + n))
+    handed[#handed + 1] = got and got[1]
+  else
+    call(unpack(ARGV, i + 1, i + n))
+  end
   i = i + n + 1
 end
-return 'ok'
+return {'ok', handed}
