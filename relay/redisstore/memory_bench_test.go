@@ -254,7 +254,7 @@ func (f *filler) settleOne(l relay.Lease) error {
 func (f *filler) usedMemory() (used int) {
 	f.t.Helper()
 	poll(f.t, "Redis is at rest", func() bool {
-		time.Sleep(100 * time.Millisecond)
+		f.must(rest(f.t.Context(), 100*time.Millisecond))
 		info, err := f.rdb.Info(f.t.Context(), "memory").Result()
 		f.must(err)
 		last := used
