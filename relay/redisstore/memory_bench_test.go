@@ -115,8 +115,8 @@ func chrome(w *storetest.World, p int) relay.Subscription {
 		return base64.RawURLEncoding.EncodeToString(b)
 	}
 	return relay.Subscription{
-		ID: w.ID("sub_", p), Active: true, Label: "Chrome on Android", Lang: "en", CreatedAt: w.Now(), UsedAt: w.Now(),
-		Push: push.Subscription{Endpoint: "https://fcm.googleapis.com/fcm/send/" + text(8) + ":APA91b" + text(101), P256dh: text(65), Auth: text(16)},
+		ID: w.ID("sub_", p), Active: true, Label: "Anna's new phone", Lang: "en", CreatedAt: w.Now(), UsedAt: w.Now().Add(1000 * time.Hour),
+		Push: push.Subscription{Endpoint: "https://fcm.googleapis.com/fcm/send/" + text(8) + ":APA91b" + text(101), P256dh: "B" + text(65)[1:], Auth: text(16)},
 	}
 }
 
