@@ -197,4 +197,49 @@ func TestOlderRecords(t *testing.T) {
 	if err != nil || e.Type != "CARD_3DS" || e.Outcome != relay.OutcomeQuarantined || string(e.Secret.Body) != body {
 		t.Errorf("event: %+v, %v, its body %q", e, err, e.Secret.Body)
 	}
+	fingerprint := []byte("0123456789abcdef0123456789abcdef")
+	old := n.keys.endpoint(n.endpointPartition(fingerprint), fingerprint)
+	set(old, []byte("5\tacme\tone\tsub_1"))
+	c, err := n.Endpoint(ctx, fingerprint)
+	if err != nil || c.User != u || c.Subscription != "sub_1" {
+		t.Errorf("claim: %+v, %v", c, err)
+	}
+	c.User.ID = "two"
+	if err := n.ClaimEndpoint(ctx, fingerprint, c); err != nil {
+		t.Errorf("claim it: %v", err)
+	}
+	if got, err := n.Endpoint(ctx, fingerprint); err != nil || got.User.ID != "two" || n.rdb.Exists(ctx, old).Val() != 0 {
+		t.Errorf("the next claim: %+v, %v, want it alone", got, err)
+	}
+}
+
+// TestClaimsAreTrimmed: a hash that is written again and again, and so never expires as
+// a whole, still forgets.
+func TestClaimsAreTrimmed(t *testing.T) {
+	t.Parallel()
+	w, n := world(t, redistest.Start(t).URL)
+	const many = 50
+	claim := func(i int) {
+		t.Helper()
+		c := relay.Claim{User: relay.User{Merchant: storetest.Merchant, ID: "one"}, Subscription: "sub"}
+		if err := n.ClaimEndpoint(t.Context(), fmt.Appendf(nil, "same%012d%016d", i, 0), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		for i := range many {
+			claim(i)
+		}
+		w.Pass(endpointLife - time.Hour)
+		claim(many) // lives on, and the hash with it
+		w.Pass(2 * time.Hour)
+	}
+	for i := range many {
+		claim(many + 1 + i)
+	}
+	fingerprint := []byte("same")
+	left := n.rdb.HLen(t.Context(), n.keys.endpoints(n.endpointPartition(fingerprint), fingerprint)).Val()
+	if left > many+2 {
+		t.Errorf("%d claims are left, want the last %d", left, many+1)
+	}
 }
