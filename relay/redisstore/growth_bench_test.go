@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"strings"
@@ -126,15 +127,19 @@ func (s *Store) start(ctx context.Context, lanes []relay.Lane) error {
 	if _, err := s.Backlog(ctx); err != nil {
 		return err
 	}
+	errs := make(chan error)
 	for p := range s.Options.Partitions {
-		if _, err := s.Due(ctx, p); err != nil {
-			return err
-		}
-		if _, err := s.Lease(ctx, p, lanes, time.Millisecond); err != nil {
-			return err
-		}
+		go func() {
+			_, due := s.Due(ctx, p)
+			_, lease := s.Lease(ctx, p, lanes, time.Millisecond)
+			errs <- errors.Join(due, lease)
+		}()
 	}
-	return nil
+	var all error
+	for range s.Options.Partitions {
+		all = errors.Join(all, <-errs)
+	}
+	return all
 }
 
 // unpersisted is a Redis that writes no files: to write them anew, while they grow,
@@ -153,6 +158,15 @@ func (f *filler) moved() {
 	})
 }
 
+// operation is one that must not become slower.
+type operation struct {
+	name     string
+	commands string // of Redis that it consists of
+	prepare  func(i int)
+	do       func(i int) error
+	undo     func(i int)
+}
+
 // operations measures all of them, each in rounds of so many calls: what a round
 // needs is made before, and what it leaves is removed, unmeasured.
 func (f *filler) operations(b *testing.B, who probe) {
@@ -162,53 +176,11 @@ func (f *filler) operations(b *testing.B, who probe) {
 			f.must(f.SetOwner(b.Context(), relay.Holder{Merchant: storetest.Merchant, CardID: c}, relay.Owner{UserID: who.user(i), At: f.w.Now()}))
 		}
 	}
-	var made []relay.Arrival
-	arrival := func(i int) {
-		a := realistic(f.w, who.card(i), who.user(i))
-		a.Event.ReceivedAt = f.w.Now()
-		made = append(made, a)
-	}
-	arrive := func(a relay.Arrival) error { _, err := f.node.Arrive(b.Context(), a); return err }
-	arrived := func(i int) { arrival(i); f.must(arrive(made[i])) }
-	end := func(i int) {
-		c, err := f.Challenge(b.Context(), made[i].Challenge.ID)
-		f.must(err)
-		f.must(f.decided(c))
-	}
-	nothing := func(int) {}
-	for _, op := range []struct {
-		name     string
-		commands string // of Redis that it consists of
-		prepare  func(i int)
-		do       func(i int) error
-		undo     func(i int)
-	}{
-		{"arrive", "evalsha", arrival, func(i int) error { return arrive(made[i]) }, end},
-		{"list", "smembers zrevrangebyscore get", arrived, func(i int) error { return f.list(who.user(i)) }, end},
-		{"decide", "get evalsha", arrived, func(i int) error {
-			c, err := f.Challenge(b.Context(), made[i].Challenge.ID)
-			if err != nil {
-				return err
-			}
-			return f.decided(c)
-		}, nothing},
-		{"sweep", "evalsha xreadgroup get", func(i int) {
-			arrival(i)
-			made[i].Challenge.ExpiresAt = f.w.Now().Add(time.Duration(i+1) * time.Millisecond)
-			f.must(arrive(made[i]))
-		}, func(i int) error { f.w.Advance(time.Millisecond); return f.sweep(made[i].Partition) }, nothing},
-		{"figures", "hgetall xlen zcard", nothing, func(int) error {
-			_, err := f.Counts(b.Context())
-			if err == nil {
-				_, err = f.Backlog(b.Context())
-			}
-			return err
-		}, nothing},
-	} {
+	made := make([]relay.Arrival, calls)
+	for _, op := range f.allOperations(who, made) {
 		b.Run(op.name, func(b *testing.B) {
 			quickest, inRedis := time.Hour, time.Hour
 			for b.Loop() {
-				made = made[:0]
 				for i := range calls {
 					op.prepare(i)
 				}
@@ -226,6 +198,49 @@ func (f *filler) operations(b *testing.B, who probe) {
 			b.ReportMetric(float64(inRedis.Nanoseconds())/1000/calls, "redis-µs/op")
 		})
 	}
+}
+
+// allOperations work on the challenges that a round has made.
+func (f *filler) allOperations(who probe, made []relay.Arrival) []operation {
+	arrival := func(i int) {
+		made[i] = realistic(f.w, who.card(i), who.user(i))
+	}
+	arrive := func(i int) error {
+		_, err := f.node.Arrive(f.t.Context(), made[i])
+		return err
+	}
+	waiting := func(i int) { arrival(i); f.must(arrive(i)) }
+	lapsing := func(i int) {
+		arrival(i)
+		made[i].Challenge.ExpiresAt = f.w.Now().Add(time.Duration(i+1) * time.Millisecond)
+		f.must(arrive(i))
+	}
+	decide := func(i int) error {
+		c, err := f.Challenge(f.t.Context(), made[i].Challenge.ID)
+		if err != nil {
+			return err
+		}
+		return f.decided(c)
+	}
+	end := func(i int) { f.must(decide(i)) }
+	nothing := func(int) {}
+	return []operation{
+		{"arrive", "evalsha", arrival, arrive, end},
+		{"list", "smembers zrevrangebyscore get", waiting, func(i int) error { return f.list(who.user(i)) }, end},
+		{"decide", "get evalsha", waiting, decide, nothing},
+		{"sweep", "evalsha xreadgroup get", lapsing, func(i int) error {
+			f.w.Advance(time.Millisecond)
+			return f.sweep(made[i].Partition)
+		}, nothing},
+		{"figures", "hgetall xlen zcard", nothing, func(int) error { return f.figures() }, nothing},
+	}
+}
+
+// figures are what nodes ask for every second, and operators.
+func (f *filler) figures() error {
+	_, counts := f.Counts(f.t.Context())
+	_, backlog := f.Backlog(f.t.Context())
+	return errors.Join(counts, backlog)
 }
 
 // list is the first page of what waits for a user.
