@@ -22,7 +22,10 @@ func readBody(c *gin.Context, limit int64) ([]byte, error) {
 	if c.Request.ContentLength > limit {
 		return nil, &http.MaxBytesError{Limit: limit}
 	}
-	return io.ReadAll(http.MaxBytesReader(c.Writer, c.Request.Body, limit))
+	var b bytes.Buffer
+	b.Grow(int(max(0, c.Request.ContentLength)) + bytes.MinRead) // it looks for the end in that much room
+	_, err := b.ReadFrom(http.MaxBytesReader(c.Writer, c.Request.Body, limit))
+	return b.Bytes(), err
 }
 
 // decode reads a JSON object into v and refuses fields that v does not have. An

@@ -23,15 +23,15 @@ var (
 func (w *Worker) push(ctx context.Context, lease Lease) error {
 	d := lease.Delivery
 	u := User{Merchant: d.Merchant, ID: d.UserID}
-	devices, err := w.svc.store.Devices(ctx, u)
+	devices, c, err := w.svc.store.ForPush(ctx, u, d.ChallengeID)
 	if err != nil {
-		return fmt.Errorf("read the owner's devices: %w", err)
+		return fmt.Errorf("read the owner's devices and the challenge: %w", err)
 	}
 	sub, ok := devices.Find(d.Target)
 	if !ok || !sub.Active && d.Notice != NoticeActivation { // new keys are owed their activation only
 		return w.pushEnded(ctx, lease, w.dropped(d, "the subscription is gone"))
 	}
-	msg, why, err := w.message(ctx, d, u, sub)
+	msg, why, err := w.message(ctx, d, c, u, sub)
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (w *Worker) pushEnded(ctx context.Context, lease Lease, d Delivery) error {
 	if d.Status == DeliveryDelivered || d.Notice != NoticeAnnounce || lease.Delivery.Tries > 0 {
 		return w.settle(ctx, lease, d, Step{})
 	}
-	return w.swapRecord(ctx, lease, d, func(c Challenge, now time.Time) (Challenge, func(*Step)) {
+	return w.swapRecord(ctx, lease, d, nil, func(c Challenge, now time.Time) (Challenge, func(*Step)) {
 		next := c
 		next.PushesFailed++
 		return next, func(st *Step) {
@@ -101,8 +101,9 @@ func pushOutcome(r push.Result, at time.Time) Outcome {
 	return o
 }
 
-// message is what a push says, or why it is pointless.
-func (w *Worker) message(ctx context.Context, d Delivery, u User, sub Subscription) (m push.Message, why string, err error) {
+// message is what a push says, or why it is pointless. known is the challenge that it
+// is about, if there is one.
+func (w *Worker) message(ctx context.Context, d Delivery, known *Challenge, u User, sub Subscription) (m push.Message, why string, err error) {
 	now := w.svc.store.Now()
 	apple := sub.Push.Apple()
 	switch d.Notice {
@@ -123,14 +124,11 @@ func (w *Worker) message(ctx context.Context, d Delivery, u User, sub Subscripti
 		}
 		return m, "", nil
 	}
-	c, err := w.svc.store.Challenge(ctx, d.ChallengeID)
-	if errors.Is(err, ErrNotFound) {
+	if known == nil {
 		return m, "the challenge is forgotten", nil
 	}
-	if err != nil {
-		return m, "", fmt.Errorf("load the challenge to push: %w", err)
-	}
-	if c = c.At(now); d.Notice == NoticeAnnounce && c.Status != Pending {
+	c := known.At(now)
+	if d.Notice == NoticeAnnounce && c.Status != Pending {
 		return m, "the challenge has ended", nil
 	}
 	n := w.notice(c, sub.Lang)
@@ -206,7 +204,7 @@ func (w *Worker) confirm(ctx context.Context, lease Lease) error {
 		return w.settle(ctx, lease, d, Step{})
 	}
 	failure := confirmFailure(d, o)
-	return w.swapRecord(ctx, lease, d, func(c Challenge, now time.Time) (Challenge, func(*Step)) {
+	return w.swapRecord(ctx, lease, d, &c, func(c Challenge, now time.Time) (Challenge, func(*Step)) {
 		return c.Confirmed(failure, now), nothingElse
 	})
 }

@@ -38,9 +38,9 @@ var theirs = []struct {
 	code  []string
 	tests []string // beside the code's
 }{
-	{"github.com/redis/go-redis", []string{"relay/redisstore"}, []string{"relay/storetest", "cmd"}},
+	{"github.com/redis/go-redis", []string{"relay/redisstore", "cmd/relay/floor"}, []string{"relay/storetest", "cmd"}},
 	{"github.com/alicebob/miniredis", []string{"relay/redisstore"}, []string{"relay", "cmd"}},
-	{"github.com/gin-gonic/gin", []string{"api"}, nil},
+	{"github.com/gin-gonic/gin", []string{"api", "cmd/relay/floor"}, nil},
 	{"github.com/SherClockHolmes/webpush-go", []string{"push"}, []string{"cmd"}},
 	{"github.com/go-webauthn/webauthn", []string{"crypto/passkey"}, nil},
 	{"github.com/golang-jwt/jwt", []string{"api", "cmd/relay"}, nil},

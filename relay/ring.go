@@ -53,10 +53,11 @@ func (w *Worker) plan(ctx context.Context, c Challenge) (plan, error) {
 	case !w.svc.Push.On:
 		p.silence = silencePushOff
 	}
-	crowd, err := w.svc.store.Crowd(ctx, c, w.svc.Push.CardWindow)
+	crowd, devices, err := w.svc.store.Around(ctx, c, w.svc.Push.CardWindow)
 	if err != nil {
 		return p, fmt.Errorf("read what surrounds the challenge: %w", err)
 	}
+	p.devices = devices
 	switch why := w.svc.Push.silence(c, crowd); {
 	case why != "":
 		p.silence, p.quiet = why, true
@@ -69,10 +70,6 @@ func (w *Worker) plan(ctx context.Context, c Challenge) (plan, error) {
 		if p.tag = sharedTag(c, others, now); overtaken(c, p.tag, others, now) {
 			p.silence, p.quiet = silenceLike, true
 		}
-	}
-	p.devices, err = w.svc.store.Devices(ctx, c.Owner())
-	if err != nil {
-		return p, fmt.Errorf("read the owner's devices: %w", err)
 	}
 	return p, nil
 }
@@ -167,7 +164,7 @@ func (w *Worker) outdated(ctx context.Context, d Delivery, c Challenge) (string,
 	if now := w.svc.store.Now(); d.Tries == 0 && now.Sub(d.CreatedAt) < planLife {
 		return "", nil
 	}
-	crowd, err := w.svc.store.Crowd(ctx, c, w.svc.Push.CardWindow)
+	crowd, _, err := w.svc.store.Around(ctx, c, w.svc.Push.CardWindow)
 	if err != nil {
 		return "", fmt.Errorf("read what surrounds the challenge: %w", err)
 	}

@@ -437,28 +437,39 @@ func again(what string, swap func() error) error {
 }
 
 // swap loads a challenge, lets decide make its next state, and writes it with
-// all that is owed; a lost race is decided again. settle may be nil.
+// all that is owed; a lost race is decided again. complete may be nil.
 func (s *Service) swap(ctx context.Context, id string, decide func(c Challenge, now time.Time) (Challenge, error), complete func(*Step)) (c Challenge, err error) {
+	return s.swapFrom(ctx, id, nil, decide, complete)
+}
+
+// swapFrom is swap for who has just loaded the challenge: if it has changed since,
+// that is a lost race. known may be nil.
+func (s *Service) swapFrom(ctx context.Context, id string, known *Challenge, decide func(c Challenge, now time.Time) (Challenge, error), complete func(*Step)) (c Challenge, err error) {
 	err = again("challenge "+id+" changed", func() (err error) {
-		c, err = s.swapOnce(ctx, id, decide, complete)
+		if known == nil {
+			loaded, err := s.store.Challenge(ctx, id)
+			if err != nil {
+				return fmt.Errorf("load challenge %s: %w", id, err)
+			}
+			known = &loaded
+		}
+		prev := *known
+		known = nil
+		c, err = s.swapOnce(ctx, prev, decide, complete)
 		return err
 	})
 	return c, err
 }
 
 // swapOnce is one try: ErrConflict if somebody else was first.
-func (s *Service) swapOnce(ctx context.Context, id string, decide func(c Challenge, now time.Time) (Challenge, error), complete func(*Step)) (Challenge, error) {
-	prev, err := s.store.Challenge(ctx, id)
-	if err != nil {
-		return Challenge{}, fmt.Errorf("load challenge %s: %w", id, err)
-	}
+func (s *Service) swapOnce(ctx context.Context, prev Challenge, decide func(c Challenge, now time.Time) (Challenge, error), complete func(*Step)) (Challenge, error) {
 	now := s.store.Now().Truncate(time.Millisecond)
 	next, err := decide(prev, now)
 	if err != nil {
 		return prev, err
 	}
 	changed := !sameChallenge(prev, next)
-	partition, _ := PartitionOf(id)
+	partition, _ := PartitionOf(prev.ID)
 	st := Step{Partition: partition}
 	if !changed && complete == nil {
 		// An answer that was given before is given again only if it cannot be lost.
@@ -472,7 +483,7 @@ func (s *Service) swapOnce(ctx context.Context, id string, decide func(c Challen
 	}
 	traced(ctx, st.Owe, prev.Trace)
 	if err := s.store.Commit(ctx, st); err != nil {
-		return Challenge{}, fmt.Errorf("store challenge %s: %w", id, err)
+		return Challenge{}, fmt.Errorf("store challenge %s: %w", prev.ID, err)
 	}
 	if changed {
 		s.changed(ctx, prev, next, now)

@@ -31,7 +31,7 @@ func (w *Worker) announce(ctx context.Context, lease Lease) error {
 	if err != nil {
 		return err
 	}
-	return w.swapSettle(ctx, lease, func(c Challenge, now time.Time) (Challenge, func(*Step)) {
+	return w.swapRecord(ctx, lease, d, &c, func(c Challenge, now time.Time) (Challenge, func(*Step)) {
 		return w.announced(c, plan, now)
 	})
 }
@@ -110,17 +110,15 @@ func (w *Worker) replace(ctx context.Context, olderID, newerID string) error {
 	return err
 }
 
-// swapSettle settles an inner step together with the challenge that it is about;
-// a lost race is decided again.
-func (w *Worker) swapSettle(ctx context.Context, lease Lease, decide func(Challenge, time.Time) (Challenge, func(*Step))) error {
-	return w.swapRecord(ctx, lease, lease.Delivery, decide)
-}
-
-// swapRecord is swapSettle for a delivery whose state is kept.
-func (w *Worker) swapRecord(ctx context.Context, lease Lease, d Delivery, decide func(Challenge, time.Time) (Challenge, func(*Step))) error {
+// swapRecord settles a delivery, or an inner step, together with the challenge that
+// it is about; a lost race is decided again. known is the challenge if it has just
+// been loaded, or nil.
+func (w *Worker) swapRecord(ctx context.Context, lease Lease, d Delivery, known *Challenge, decide func(Challenge, time.Time) (Challenge, func(*Step))) error {
 	var complete func(*Step)
 	err := w.persist(ctx, d, func() error {
-		_, err := w.svc.swap(ctx, d.ChallengeID, func(c Challenge, now time.Time) (next Challenge, err error) {
+		first := known
+		known = nil // the store was away: by then it may have changed
+		_, err := w.svc.swapFrom(ctx, d.ChallengeID, first, func(c Challenge, now time.Time) (next Challenge, err error) {
 			next, complete = decide(c, now)
 			return next, nil
 		}, func(st *Step) {
@@ -156,7 +154,7 @@ func (w *Worker) tellEnded(ctx context.Context, lease Lease) error {
 	}
 	ctx, span := w.svc.begin(ctx, string(KindEnded), trace.SpanKindInternal, c.Trace)
 	defer end(span, nil, "challenge_id", c.ID, "event_id", c.EventID(), "merchant", c.Merchant, "status", string(c.Status))
-	crowd, err := w.svc.store.Crowd(ctx, c, w.svc.Push.CardWindow)
+	crowd, devices, err := w.svc.store.Around(ctx, c, w.svc.Push.CardWindow)
 	if err != nil {
 		return fmt.Errorf("read what surrounds the challenge: %w", err)
 	}
@@ -166,10 +164,6 @@ func (w *Worker) tellEnded(ctx context.Context, lease Lease) error {
 	}
 	if taken {
 		return w.settle(ctx, lease, lease.Delivery, Step{})
-	}
-	devices, err := w.svc.store.Devices(ctx, c.Owner())
-	if err != nil {
-		return fmt.Errorf("read the owner's devices: %w", err)
 	}
 	var st Step
 	now := w.svc.store.Now()
@@ -190,7 +184,7 @@ const confirmGrace = 2 * time.Second
 
 // expire ends a challenge whose time is up, or looks again when it will be.
 func (w *Worker) expire(ctx context.Context, lease Lease) error {
-	return w.swapSettle(ctx, lease, func(c Challenge, now time.Time) (Challenge, func(*Step)) {
+	return w.swapRecord(ctx, lease, lease.Delivery, nil, func(c Challenge, now time.Time) (Challenge, func(*Step)) {
 		next := c.Expire(confirmGrace, now)
 		if next.Status.Final() {
 			return next, nothingElse

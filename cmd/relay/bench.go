@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -20,14 +22,18 @@ func benchCommand() *cli.Command {
 		Flags: []cli.Flag{
 			configFlag(),
 			&cli.BoolFlag{Name: "print-config", Usage: "prints a configuration for a bench on this machine, and ends"},
-			&cli.StringFlag{Name: "kind", Usage: "challenge (webhook to push) or event (webhook to target)", Value: "challenge"},
+			&cli.StringFlag{Name: "kind", Usage: "challenge (webhook to push), event (webhook to target) or stream (webhook to event stream)", Value: "challenge"},
 			&cli.FloatFlag{Name: "rate", Usage: "webhooks per second, latency counted from when each was due; 0: as fast as --connections allow", Value: 200},
 			&cli.DurationFlag{Name: "duration", Value: 10 * time.Second},
 			&cli.IntFlag{Name: "connections", Usage: "at most so many webhooks under way", Value: 50},
 			&cli.IntFlag{Name: "users", Usage: "cardholders with a device each", Value: 50},
+			&cli.IntFlag{Name: "streams", Usage: "of --kind stream: event streams, each of a cardholder of its own", Value: 10000},
 			&cli.BoolFlag{Name: "approve", Usage: "answers each push with an approve, and measures until the issuer is told"},
+			&cli.StringFlag{Name: "floor", Usage: "also loads the floor at `ADDRESS` (see relay bench floor), in turn with the relay, and prints the ratios"},
+			&cli.IntFlag{Name: "rounds", Usage: "how many runs, of the relay and of the floor", Value: 1},
 			&cli.BoolFlag{Name: "json", Usage: "prints the report as JSON"},
 		},
+		Commands: []*cli.Command{floorCommand()},
 		Action: func(ctx context.Context, c *cli.Command) error {
 			if c.Bool("print-config") {
 				return printBenchConfig(c.Root().Writer)
@@ -40,19 +46,37 @@ func benchCommand() *cli.Command {
 				kind: c.String("kind"), rate: c.Float("rate"), duration: c.Duration("duration"), connections: c.Int("connections"),
 				users: c.Int("users"), approve: c.Bool("approve"),
 			}
-			if load.kind != "challenge" && load.kind != "event" {
-				return fmt.Errorf("--kind is challenge or event, not %q", load.kind)
+			if load.kind == "stream" {
+				load.users = c.Int("streams")
+				report, err := benchStreams(ctx, cfg, load)
+				if err != nil {
+					return err
+				}
+				return report.print(c.Root().Writer, c.Bool("json"))
 			}
-			b, err := newBench(cfg, load)
+			if load.kind != "challenge" && load.kind != "event" {
+				return fmt.Errorf("--kind is challenge, event or stream, not %q", load.kind)
+			}
+			b, err := newBench(cfg, load.connections)
 			if err != nil {
 				return err
 			}
 			defer b.close()
-			report, err := b.run(ctx)
-			if err != nil {
-				return err
+			runs := comparison{}
+			for range max(1, c.Int("rounds")) {
+				report, err := b.run(ctx, localAddress(cfg.Server.Listen), load)
+				if err != nil {
+					return err
+				}
+				runs.Relay = append(runs.Relay, report)
+				if floor := c.String("floor"); floor != "" {
+					if report, err = b.run(ctx, floor, load); err != nil {
+						return err
+					}
+					runs.Floor = append(runs.Floor, report)
+				}
 			}
-			return report.print(c.Root().Writer, c.Bool("json"))
+			return runs.print(c.Root().Writer, c.Bool("json"))
 		},
 	}
 }
@@ -74,14 +98,9 @@ type benchReport struct {
 	Confirm     map[string]float64 `json:"approve_to_confirm_ms,omitempty"`
 }
 
-func (r benchReport) print(w io.Writer, asJSON bool) error {
-	if asJSON {
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		return enc.Encode(r)
-	}
-	fmt.Fprintf(w, "%s: sent %d, accepted %d, errors %d, arrived %d, lost %d, duplicates %d, failed verification %d\n",
-		r.Kind, r.Sent, r.Accepted, r.Errors, r.Arrived, r.Lost, r.Duplicates, r.Faults)
+func (r benchReport) print(w io.Writer, who string) {
+	fmt.Fprintf(w, "%s, %s: sent %d, accepted %d, errors %d, arrived %d, lost %d, duplicates %d, failed verification %d\n",
+		who, r.Kind, r.Sent, r.Accepted, r.Errors, r.Arrived, r.Lost, r.Duplicates, r.Faults)
 	fmt.Fprintf(w, "accepted %.0f/s, accepted and delivered %.0f/s\n", r.AcceptedPS, r.DeliveredPS)
 	for _, l := range []struct {
 		name string
@@ -91,5 +110,53 @@ func (r benchReport) print(w io.Writer, asJSON bool) error {
 			fmt.Fprintf(w, "%-20s p50 %.2f  p90 %.2f  p99 %.2f  max %.2f ms\n", l.name, l.ms["p50"], l.ms["p90"], l.ms["p99"], l.ms["max"])
 		}
 	}
+}
+
+// comparison is the runs of the relay, and of the floor in turn with them.
+type comparison struct {
+	Relay []benchReport      `json:"relay"`
+	Floor []benchReport      `json:"floor,omitempty"`
+	Ratio map[string]float64 `json:"relay_to_floor,omitempty"` // median of the rounds
+}
+
+func (c comparison) print(w io.Writer, asJSON bool) error {
+	c.Ratio = c.ratios()
+	if asJSON {
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		return enc.Encode(c)
+	}
+	for i, r := range c.Relay {
+		r.print(w, "relay")
+		if i < len(c.Floor) {
+			c.Floor[i].print(w, "floor")
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Ratio)) {
+		fmt.Fprintf(w, "relay / floor, median of %d: %-28s %.2f\n", len(c.Floor), name, c.Ratio[name])
+	}
 	return nil
+}
+
+// ratios compares each run of the relay with that of the floor after it.
+func (c comparison) ratios() map[string]float64 {
+	if len(c.Floor) == 0 {
+		return nil
+	}
+	all := map[string][]float64{}
+	for i, f := range c.Floor {
+		r := c.Relay[i]
+		all["accepted_per_second"] = append(all["accepted_per_second"], r.AcceptedPS/f.AcceptedPS)
+		all["delivered_per_second"] = append(all["delivered_per_second"], r.DeliveredPS/f.DeliveredPS)
+		for _, q := range []string{"p50", "p99"} {
+			all["webhook_answer_"+q] = append(all["webhook_answer_"+q], r.Answer[q]/f.Answer[q])
+			all["webhook_to_delivery_"+q] = append(all["webhook_to_delivery_"+q], r.Delivery[q]/f.Delivery[q])
+		}
+	}
+	median := map[string]float64{}
+	for name, of := range all {
+		slices.Sort(of)
+		median[name] = of[len(of)/2]
+	}
+	return median
 }

@@ -15,6 +15,7 @@ const (
 	benchPush       = "127.0.0.1:18082"
 	benchDownstream = "127.0.0.1:18083"
 	benchIssuer     = "127.0.0.1:18084"
+	benchFloor      = "127.0.0.1:18085"
 )
 
 // printBenchConfig prints a configuration with fresh keys, whose outside parties

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -29,18 +30,27 @@ type benchLoad struct {
 	approve     bool
 }
 
-// bench plays everybody around a running relay. A webhook and what comes of it
-// are brought together by the event's id, of which a challenge's is a part.
+// bench plays everybody around a running relay, or around the floor, in one run
+// after another.
 type bench struct {
-	load     benchLoad
 	cfg      *configs.Config
 	merchant string
-	base     string
 	client   *http.Client
 	issuer   *sim.Issuer
 	push     *sim.PushService
 	sink     *sim.Downstream
 	servers  []*http.Server
+	who      string // what the users' names begin with: those of an earlier bench have devices that are gone
+	devices  int    // how many users have one
+}
+
+// benchRun is one run against one server. A webhook and what comes of it are brought
+// together by the event's id, of which a challenge's is a part.
+type benchRun struct {
+	*bench
+	load   benchLoad
+	base   string // the server's URL
+	faults int    // messages that had failed verification before
 
 	sent     sync.Map // by the common part of the ids: when the webhook was due
 	arrived  sync.Map // by the same: when its delivery came
@@ -80,7 +90,7 @@ func (h *histogram) millis() map[string]float64 {
 
 const benchKeep = 1000 // records that each party keeps; the bench counts by itself
 
-func newBench(cfg *configs.Config, load benchLoad) (*bench, error) {
+func newBench(cfg *configs.Config, connections int) (*bench, error) {
 	merchant, err := oneMerchant(cfg, "")
 	if err != nil {
 		return nil, err
@@ -94,12 +104,10 @@ func newBench(cfg *configs.Config, load benchLoad) (*bench, error) {
 		return nil, fmt.Errorf("merchants.%s.secrets: %w", merchant, err)
 	}
 	b := &bench{
-		load: load, cfg: cfg, merchant: merchant, base: "http://" + localAddress(cfg.Server.Listen),
-		client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: load.connections + 64}},
+		cfg: cfg, merchant: merchant, who: newWho(),
+		client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: connections + 64}},
 		issuer: sim.NewIssuer(merchant, key, m.IssuerAPI.MerchantID), push: sim.NewPushService(cfg.Push.VAPID.PublicKey),
-		sink:    sim.NewDownstream(cfg.Forward.Targets[0].Secrets[0].Reveal()),
-		answers: newHistogram(), delivery: newHistogram(), confirms: newHistogram(),
-		approve: make(chan sim.Notification, 1<<16),
+		sink: sim.NewDownstream(cfg.Forward.Targets[0].Secrets[0].Reveal()),
 	}
 	b.issuer.Keep(benchKeep)
 	b.push.Keep(benchKeep)
@@ -138,73 +146,83 @@ func (b *bench) close() {
 	b.client.CloseIdleConnections()
 }
 
-// run loads the relay and reports.
-func (b *bench) run(ctx context.Context) (benchReport, error) {
-	if b.load.kind == "challenge" {
-		if err := b.subscribe(ctx); err != nil {
+func (b *bench) faults() int { return b.push.Faults() + b.sink.Faults() + b.issuer.Faults() }
+
+func (b *bench) newRun(address string, load benchLoad) *benchRun {
+	return &benchRun{
+		bench: b, load: load, base: "http://" + address, faults: b.faults(),
+		answers: newHistogram(), delivery: newHistogram(), confirms: newHistogram(), approve: make(chan sim.Notification, 1<<16),
+	}
+}
+
+// run loads the server at an address, and reports.
+func (b *bench) run(ctx context.Context, address string, load benchLoad) (benchReport, error) {
+	r := b.newRun(address, load)
+	if load.kind == "challenge" {
+		if err := r.subscribe(ctx); err != nil {
 			return benchReport{}, fmt.Errorf("register the cardholders' devices: %w", err)
 		}
 	}
-	b.observe()
+	r.observe()
 	var approvers sync.WaitGroup
-	for range b.load.connections {
-		approvers.Go(func() { b.approveAll(ctx) })
+	for range load.connections {
+		approvers.Go(func() { r.approveAll(ctx) })
 	}
 	start := time.Now()
-	b.fire(ctx, start)
+	r.fire(ctx, start)
 	sending := time.Since(start)
-	b.settle(ctx)
-	close(b.approve)
+	r.settle(ctx)
+	close(r.approve)
 	approvers.Wait()
-	return b.report(start, sending), nil
+	return r.report(start, sending), ctx.Err()
 }
 
 // observe measures what arrives from now on.
-func (b *bench) observe() {
-	b.push.OnRecord(func(n sim.Notification) {
+func (r *benchRun) observe() {
+	r.push.OnRecord(func(n sim.Notification) {
 		c, _ := n.Payload["challenge"].(map[string]any)
 		id, _ := c["id"].(string)
 		if id == "" || c["status"] != "pending" {
 			return
 		}
-		b.arrive(id[4:], n.At)
-		if b.load.approve {
-			b.approve <- n
+		r.arrive(id[4:], n.At)
+		if r.load.approve {
+			r.approve <- n
 		}
 	})
-	b.sink.OnRecord(func(d sim.Delivery) {
-		if b.load.kind == "event" && len(d.ID) > 4 {
-			b.arrive(d.ID[4:], d.At)
+	r.sink.OnRecord(func(d sim.Delivery) {
+		if r.load.kind == "event" && len(d.ID) > 4 {
+			r.arrive(d.ID[4:], d.At)
 		}
 	})
-	b.issuer.OnRecord(func(c sim.Call) {
-		if at, ok := b.approved.LoadAndDelete(c.IdempotencyKey); ok {
-			b.confirms.add(c.At.Sub(at.(time.Time)))
-			b.nConfirmed.Add(1)
+	r.issuer.OnRecord(func(c sim.Call) {
+		if at, ok := r.approved.LoadAndDelete(c.IdempotencyKey); ok {
+			r.confirms.add(c.At.Sub(at.(time.Time)))
+			r.nConfirmed.Add(1)
 		}
 	})
 }
 
-func (b *bench) arrive(id string, at time.Time) {
-	if _, twice := b.arrived.LoadOrStore(id, at); twice {
-		b.nTwice.Add(1)
+func (r *benchRun) arrive(id string, at time.Time) {
+	if _, twice := r.arrived.LoadOrStore(id, at); twice {
+		r.nTwice.Add(1)
 		return
 	}
-	b.nArrived.Add(1)
-	b.last.Store(at.UnixNano())
+	r.nArrived.Add(1)
+	r.last.Store(at.UnixNano())
 }
 
 // fire sends webhooks: at the rate, each counted from when it was due, so that a
 // slow answer does not hide those that wait behind it; or as fast as the
 // connections allow.
-func (b *bench) fire(ctx context.Context, start time.Time) {
+func (r *benchRun) fire(ctx context.Context, start time.Time) {
 	var g errgroup.Group
-	end := start.Add(b.load.duration)
-	if b.load.rate <= 0 {
-		for range b.load.connections {
+	end := start.Add(r.load.duration)
+	if r.load.rate <= 0 {
+		for range r.load.connections {
 			g.Go(func() error {
 				for ctx.Err() == nil && time.Now().Before(end) {
-					b.post(ctx, time.Now())
+					r.post(ctx, time.Now())
 				}
 				return nil
 			})
@@ -212,11 +230,11 @@ func (b *bench) fire(ctx context.Context, start time.Time) {
 		_ = g.Wait() // its functions return no errors
 		return
 	}
-	g.SetLimit(b.load.connections)
-	step := time.Duration(float64(time.Second) / b.load.rate)
+	g.SetLimit(r.load.connections)
+	step := time.Duration(float64(time.Second) / r.load.rate)
 	for due := start; due.Before(end) && ctx.Err() == nil; due = due.Add(step) {
 		pause(ctx, time.Until(due))
-		g.Go(func() error { b.post(ctx, due); return nil })
+		g.Go(func() error { r.post(ctx, due); return nil })
 	}
 	_ = g.Wait()
 }
@@ -233,30 +251,30 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-func (b *bench) post(ctx context.Context, due time.Time) {
-	n := b.nSent.Add(1)
-	typ, payload := b.webhook(n)
-	a, err := b.issuer.Post(ctx, b.base, typ, payload)
+func (r *benchRun) post(ctx context.Context, due time.Time) {
+	n := r.nSent.Add(1)
+	typ, payload := r.webhook(n)
+	a, err := r.issuer.Post(ctx, r.base, typ, payload)
 	id, _ := a.Body["event_id"].(string)
 	if err != nil || a.Status != http.StatusOK || a.Body["status"] != "accepted" || len(id) < 5 {
-		b.nErr.Add(1)
+		r.nErr.Add(1)
 		return
 	}
-	b.answers.add(time.Since(due))
-	b.nOK.Add(1)
-	b.sent.Store(id[4:], due)
+	r.answers.add(time.Since(due))
+	r.nOK.Add(1)
+	r.sent.Store(id[4:], due)
 }
 
 // webhook is the n-th; its decrypted body is about 400 bytes. No two amounts in a row
 // are the same, or challenges that wait would share a notification.
-func (b *bench) webhook(n int64) (string, map[string]any) {
-	user := fmt.Sprintf("bench-%d", n%int64(max(1, b.load.users)))
+func (r *benchRun) webhook(n int64) (string, map[string]any) {
+	user := r.user(int(n % int64(max(1, r.load.users))))
 	p := map[string]any{
 		"card_id": "card-" + user, "user_id": user, "occur_time": time.Now().UnixMilli(), "transaction_id": fmt.Sprintf("T%d-%d", time.Now().UnixNano(), n),
 		"transaction_amount": fmt.Sprintf("%d.%02d", 100+n/100%900, n%100), "transaction_currency": "840", "merchant_name": "Sephora Digital", "merchant_country_code": "250",
 		"card_number": "4242********4242", "description": strings.Repeat("x", 120),
 	}
-	if b.load.kind == "event" {
+	if r.load.kind == "event" {
 		p["status"] = "SUCCESS"
 		return "TRANSACTION_CREATED", p
 	}
@@ -264,75 +282,80 @@ func (b *bench) webhook(n int64) (string, map[string]any) {
 }
 
 // settle waits until everything accepted has arrived, or nothing more comes.
-func (b *bench) settle(ctx context.Context) {
+func (r *benchRun) settle(ctx context.Context) {
 	const silence = 10 * time.Second
 	done := func() bool {
-		return b.nArrived.Load() >= b.nOK.Load() && b.nConfirmed.Load() >= b.nApproved.Load() && (!b.load.approve || b.nApproved.Load() >= b.nArrived.Load())
+		return r.nArrived.Load() >= r.nOK.Load() && r.nConfirmed.Load() >= r.nApproved.Load() && (!r.load.approve || r.nApproved.Load() >= r.nArrived.Load())
 	}
 	seen, since := int64(-1), time.Now()
 	for ctx.Err() == nil && !done() && time.Since(since) < silence {
-		if n := b.nArrived.Load() + b.nConfirmed.Load(); n != seen {
+		if n := r.nArrived.Load() + r.nConfirmed.Load(); n != seen {
 			seen, since = n, time.Now()
 		}
 		pause(ctx, 20*time.Millisecond)
 	}
 }
 
-func (b *bench) report(start time.Time, sending time.Duration) benchReport {
-	r := benchReport{
-		Kind: b.load.kind, Sent: int(b.nSent.Load()), Accepted: int(b.nOK.Load()), Errors: int(b.nErr.Load()), Duplicates: int(b.nTwice.Load()),
-		Faults: b.push.Faults() + b.sink.Faults() + b.issuer.Faults(),
+func (r *benchRun) report(start time.Time, sending time.Duration) benchReport {
+	rep := benchReport{
+		Kind: r.load.kind, Sent: int(r.nSent.Load()), Accepted: int(r.nOK.Load()), Errors: int(r.nErr.Load()), Duplicates: int(r.nTwice.Load()),
+		Faults: r.bench.faults() - r.faults,
 	}
-	b.sent.Range(func(id, due any) bool {
-		at, ok := b.arrived.Load(id)
+	r.sent.Range(func(id, due any) bool {
+		at, ok := r.arrived.Load(id)
 		if !ok {
-			r.Lost++
+			rep.Lost++
 			return true
 		}
-		r.Arrived++
-		b.delivery.add(at.(time.Time).Sub(due.(time.Time)))
+		rep.Arrived++
+		r.delivery.add(at.(time.Time).Sub(due.(time.Time)))
 		return true
 	})
-	r.AcceptedPS = float64(r.Accepted) / sending.Seconds()
-	if all := time.Unix(0, b.last.Load()).Sub(start); r.Arrived > 0 && all > 0 {
-		r.DeliveredPS = float64(r.Arrived) / all.Seconds()
+	rep.AcceptedPS = float64(rep.Accepted) / sending.Seconds()
+	if all := time.Unix(0, r.last.Load()).Sub(start); rep.Arrived > 0 && all > 0 {
+		rep.DeliveredPS = float64(rep.Arrived) / all.Seconds()
 	}
-	r.Answer, r.Delivery, r.Confirm = b.answers.millis(), b.delivery.millis(), b.confirms.millis()
-	return r
+	rep.Answer, rep.Delivery, rep.Confirm = r.answers.millis(), r.delivery.millis(), r.confirms.millis()
+	return rep
 }
 
 // approveAll answers pushes with their action tokens, as a service worker does.
-func (b *bench) approveAll(ctx context.Context) {
-	for n := range b.approve {
+func (r *benchRun) approveAll(ctx context.Context) {
+	for n := range r.approve {
 		c, _ := n.Payload["challenge"].(map[string]any)
 		id, _ := c["id"].(string)
 		token, _ := c["action_token"].(string)
-		b.approved.Store(id, time.Now())
-		b.nApproved.Add(1)
-		if _, err := b.cardholder(token).post(ctx, "/v1/challenges/"+id+"/approve", nil); err != nil {
-			b.nErr.Add(1)
+		r.approved.Store(id, time.Now())
+		r.nApproved.Add(1)
+		if _, err := r.cardholder(token).post(ctx, "/v1/challenges/"+id+"/approve", nil); err != nil {
+			r.nErr.Add(1)
 		}
 	}
 }
 
-// subscribe registers one device for each cardholder.
-func (b *bench) subscribe(ctx context.Context) error {
+func newWho() string { return "bench-" + rand.Text()[:8] }
+
+func (b *bench) user(i int) string { return fmt.Sprintf("%s-%d", b.who, i) }
+
+// subscribe registers one device for each cardholder that has none yet.
+func (r *benchRun) subscribe(ctx context.Context) error {
 	var g errgroup.Group
 	g.SetLimit(16)
-	for i := range b.load.users {
+	for i := r.devices; i < r.load.users; i++ {
 		g.Go(func() error {
-			token, err := mintToken(b.cfg, fmt.Sprintf("bench-%d", i), b.merchant, time.Now().Add(time.Hour))
+			token, err := mintToken(r.cfg, r.user(i), r.merchant, time.Now().Add(time.Hour))
 			if err != nil {
 				return err
 			}
 			wait, cancel := context.WithTimeout(ctx, 10*time.Second)
 			defer cancel()
-			return b.cardholder(token).register(wait, b.push.Subscribe("http://"+benchPush))
+			return r.cardholder(token).register(wait, r.push.Subscribe("http://"+benchPush))
 		})
 	}
+	r.devices = max(r.devices, r.load.users)
 	return g.Wait()
 }
 
-func (b *bench) cardholder(token string) cardholder {
-	return cardholder{client: b.client, base: b.base, token: token}
+func (r *benchRun) cardholder(token string) cardholder {
+	return cardholder{client: r.client, base: r.base, token: token}
 }

@@ -11,14 +11,20 @@ import (
 
 // batch collects the commands of one script, and the keys they touch.
 type batch struct {
-	keys []string
-	args []any
+	keys   []string
+	args   []any
+	renews []string // indexes whose life it renews
+}
+
+// newBatch begins with what the script itself takes; there is room for an arrival.
+func newBatch(keys []string, args ...any) batch {
+	return batch{keys: append(make([]string, 0, 24), keys...), args: append(make([]any, 0, 112), args...)}
 }
 
 // add appends a command; its key is always its second word.
 func (b *batch) add(name, key string, words ...any) {
 	b.keys = append(b.keys, key)
-	b.args = append(append(b.args, strconv.Itoa(len(words)+2), name, key), words...)
+	b.args = append(append(b.args, len(words)+2, name, key), words...)
 }
 
 // overwrite replaces a record. It deletes first: a script that begins so is not
@@ -60,7 +66,7 @@ func (s *Store) Arrive(ctx context.Context, a relay.Arrival) (relay.Arrived, err
 	args := []any{ev.ID, strconv.FormatInt(dup.remember.Milliseconds(), 10), hasCard, ev.UserID, learnAt, learn}
 	args = append(args, s.arriveChallenge(a.Challenge, &h)...)
 	args = append(args, s.keys.changes(), ev.Merchant, s.keys.ended(p, h, ""), undated, dup.content, dup.since, dup.until)
-	b := batch{keys: []string{dup.now, s.keys.owner(p, h), s.keys.of(p, challengeKey(a)), s.keys.live(p, h), s.keys.lane(p, relay.LaneTasks), s.keys.due(p), dup.older}}
+	b := newBatch([]string{dup.now, s.keys.owner(p, h), s.keys.of(p, challengeKey(a)), s.keys.live(p, h), s.keys.lane(p, relay.LaneTasks), s.keys.due(p), dup.older}, args...)
 	if !s.inChallenge(a) {
 		s.addEvent(&b, p, ev)
 	}
@@ -82,11 +88,15 @@ func (s *Store) Arrive(ctx context.Context, a relay.Arrival) (relay.Arrived, err
 	default:
 		s.counted(&b, p, "", c.Status)
 	}
-	res, err := s.run(ctx, arriveScript, b.keys, append(args, b.args...)...)
+	res, err := s.run(ctx, arriveScript, b.keys, b.args...)
 	if err != nil {
 		return relay.Arrived{}, err
 	}
-	return arrived(res, ev.ID)
+	got, err := arrived(res, ev.ID)
+	if err == nil && !got.Duplicate {
+		s.renewal(b)
+	}
+	return got, err
 }
 
 func challengeKey(a relay.Arrival) string {
@@ -206,6 +216,7 @@ func (s *Store) commit(ctx context.Context, version string, gate []any, b batch)
 	}
 	switch res {
 	case "ok":
+		s.renewal(b)
 		return nil
 	case "conflict":
 		return relay.ErrConflict

@@ -17,9 +17,22 @@ const (
 )
 
 // keys names every key; see the package documentation.
-type keys struct{ prefix string }
+type keys struct {
+	prefix string
+	tags   []string // what the keys of each partition begin with
+}
 
-func (k keys) tag(partition int) string { return fmt.Sprintf("%s:{p%02d}:", k.prefix, partition) }
+const maxPartitions = 256 // as many as an id can name
+
+func newKeys(prefix string) keys {
+	k := keys{prefix, make([]string, maxPartitions)}
+	for p := range k.tags {
+		k.tags[p] = fmt.Sprintf("%s:{p%02d}:", prefix, p)
+	}
+	return k
+}
+
+func (k keys) tag(partition int) string { return k.tags[partition] }
 
 func (k keys) of(partition int, id string) string { return k.tag(partition) + id }
 

@@ -62,7 +62,11 @@ var phrases, packer = func() ([]string, *strings.Replacer) {
 }()
 
 // packed is for what stands in clear: it has no end of line that was not there before.
-func packed(b []byte) []byte { return []byte(packer.Replace(string(b))) }
+func packed(b []byte) []byte {
+	out := bytes.NewBuffer(make([]byte, 0, len(b)))
+	_, _ = packer.WriteString(out, string(b)) // a buffer takes all
+	return out.Bytes()
+}
 
 // A run of what may be base64, as ids and the keys and endpoints of subscriptions are,
 // is written as the bytes that it stands for: a mark, how many groups of four letters,
@@ -118,6 +122,9 @@ func unpacked(b []byte) (out []byte, ok bool) {
 				return b, true
 			}
 			return append(out, b...), true
+		}
+		if out == nil {
+			out = make([]byte, 0, 3*len(b))
 		}
 		out = append(out, b[:at]...)
 		if b = b[at+1:]; len(b) == 0 {

@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"time"
 
@@ -19,8 +20,10 @@ import (
 const (
 	// endlessKept bounds in each partition what anybody can cause without limit.
 	endlessKept = 1000
-	// holderKept bounds what is found by one card, or one user, in a partition.
-	holderKept = 1000
+	// holderKept bounds what is found by one card, or one user, in a partition. Few
+	// ever come near it, so it is seen to once in a while.
+	holderKept  = 1000
+	boundOnceIn = 16
 	// historyKept bounds the deliveries that are found by one event.
 	historyKept = 200
 )
@@ -34,10 +37,28 @@ func (k keys) history(p int, id string) string            { return k.tag(p) + "i
 func (k keys) retrying(p int) string                      { return k.tag(p) + "retrying" }
 func (k keys) count(p int) string                         { return k.tag(p) + "count" }
 
+// renewEvery is how often a node renews the life of an index that it adds to all the
+// time. Until it does, one that Redis has lost meanwhile has no end.
+const renewEvery = time.Minute
+
+// maxRenewed bounds the memory for what was renewed.
+const maxRenewed = 10_000
+
 // index adds an id to a stream, from which what is older than life goes.
 func (s *Store) index(b *batch, key, id string, life time.Duration) {
-	b.add("XADD", key, "MINID", "~", ms(s.Now().Add(-life)), "*", "i", id)
-	b.add("PEXPIRE", key, life.Milliseconds())
+	now := s.Now()
+	b.add("XADD", key, "MINID", "~", ms(now.Add(-life)), "*", "i", id)
+	if at, ok := s.renewed.Get(key); !ok || now.Sub(at).Abs() >= renewEvery {
+		b.add("PEXPIRE", key, (life + renewEvery).Milliseconds())
+		b.renews = append(b.renews, key)
+	}
+}
+
+// renewal notes that a batch has been run.
+func (s *Store) renewal(b batch) {
+	for _, key := range b.renews {
+		s.renewed.Add(key, s.Now())
+	}
 }
 
 // indexEvent makes a webhook's record findable. Those of our own are found by
@@ -61,7 +82,9 @@ func (s *Store) indexHolders(b *batch, p int, id, merchant, card, user string, a
 		key := s.keys.holder(p, h)
 		b.add("ZADD", key, ms(at), id)
 		b.add("ZREMRANGEBYSCORE", key, "-inf", ms(s.Now().Add(-life)))
-		b.add("ZREMRANGEBYRANK", key, 0, -holderKept-1)
+		if rand.N(boundOnceIn) == 0 {
+			b.add("ZREMRANGEBYRANK", key, 0, -holderKept-1)
+		}
 		b.add("PEXPIRE", key, life.Milliseconds())
 	}
 }

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
@@ -75,6 +77,8 @@ type Store struct {
 	vault   *crypto.Vault
 	clock   clock
 	heart   heart
+	queues  sync.Map                      // of calls, by their master's name
+	renewed *lru.Cache[string, time.Time] // when the life of an index was
 	stop    func()
 
 	resealed   prometheus.Counter
@@ -93,7 +97,11 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{Options: o, keys: keys{o.Prefix}, rdb: rdb, readers: readers, vault: o.Vault, stop: stop,
+	renewed, err := lru.New[string, time.Time](maxRenewed)
+	if err != nil {
+		panic(err) // only for a size below one
+	}
+	s := &Store{Options: o, renewed: renewed, keys: newKeys(o.Prefix), rdb: rdb, readers: readers, vault: o.Vault, stop: stop,
 		resealed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "relay_resealed_records_total", Help: "Records that were sealed again under the first of storage.keys.",
 		}),
@@ -155,75 +163,6 @@ func (s *Store) Root(ctx context.Context) (crypto.Root, error) {
 		return crypto.Root{}, fmt.Errorf("open the root key (is the key that sealed it still in storage.keys?): %w", err)
 	}
 	return crypto.NewRoot(plain)
-}
-
-// run runs a script, and waits for the replicas if asked to.
-func (s *Store) run(ctx context.Context, script *redis.Script, keys []string, args ...any) (any, error) {
-	if s.WaitReplicas == 0 {
-		v, err := script.Run(ctx, s.rdb, keys, args...).Result()
-		if err != nil {
-			return nil, s.away(err)
-		}
-		return v, nil
-	}
-	v, err := s.runAndWait(ctx, script.EvalSha, keys, args...)
-	if cluster, ok := s.rdb.(*redis.ClusterClient); ok && elsewhere(err) {
-		// To visit the masters is what loads at once where they are. The script
-		// may run twice by this, as by the client's own repetitions elsewhere.
-		if err = cluster.ForEachMaster(ctx, func(context.Context, *redis.Client) error { return nil }); err == nil {
-			v, err = s.runAndWait(ctx, script.EvalSha, keys, args...)
-		}
-	}
-	if redis.HasErrorPrefix(err, "NOSCRIPT") { // a pipeline cannot fall back by itself
-		v, err = s.runAndWait(ctx, script.Eval, keys, args...)
-	}
-	if err != nil {
-		return nil, s.away(err)
-	}
-	return v, nil
-}
-
-// replicaWait bounds WAIT, so that the ingress still answers in time.
-const replicaWait = time.Second
-
-// errReplicas says that the write is done, but not where it must be.
-var errReplicas = errors.New("too few of redis.wait_replicas have the write")
-
-// runAndWait keeps both on one connection, which is what WAIT is about: a
-// pipeline on a cluster would send it to any node, for it names no key. WAIT is
-// about all that the master had written before, so that who asks again, and is
-// told what an earlier call wrote, waits for that as well.
-func (s *Store) runAndWait(ctx context.Context, eval func(context.Context, redis.Scripter, []string, ...any) *redis.Cmd, keys []string, args ...any) (any, error) {
-	pipe := s.rdb.Pipeline()
-	if cluster, ok := s.rdb.(*redis.ClusterClient); ok {
-		master, err := cluster.MasterForKey(ctx, keys[0])
-		if err != nil {
-			return nil, err
-		}
-		pipe = master.Pipeline()
-	}
-	done := eval(ctx, pipe, keys, args...)
-	replicas := pipe.Do(ctx, "WAIT", s.WaitReplicas, replicaWait.Milliseconds())
-	if _, err := pipe.Exec(ctx); err != nil {
-		return nil, err
-	}
-	if n, err := replicas.Int(); err != nil || n < s.WaitReplicas {
-		return nil, fmt.Errorf("%w: %d of %d", errReplicas, n, s.WaitReplicas)
-	}
-	return done.Result()
-}
-
-// elsewhere tells whether another node may be the master by now: this one says
-// so, or does not answer.
-func elsewhere(err error) bool {
-	var answer redis.Error
-	switch {
-	case err == nil, errors.Is(err, errReplicas):
-		return false
-	case errors.As(err, &answer):
-		return redis.HasErrorPrefix(err, "MOVED") || redis.HasErrorPrefix(err, "READONLY") || redis.HasErrorPrefix(err, "UNBLOCKED")
-	}
-	return true
 }
 
 // Challenge by id.
