@@ -25,7 +25,7 @@ func (s *Store) seal(id string, sec relay.Secret) []byte {
 	if sec.Body == nil && sec.Envelope == nil {
 		return nil
 	}
-	body := packed(sec.Body)
+	body := packedTight(sec.Body)
 	plain := binary.AppendUvarint([]byte(packedMark), uint64(len(body)))
 	plain = append(append(plain, body...), sec.Envelope...)
 	return s.vault.Seal(plain, id)
@@ -48,8 +48,12 @@ func (s *Store) unseal(id string, sealed []byte) (relay.Secret, error) {
 	if rest := plain[w+int(n):]; len(rest) > 0 {
 		sec.Envelope = rest
 	}
+	ok := true
 	if isPacked {
-		sec.Body = unpacked(sec.Body)
+		sec.Body, ok = unpacked(sec.Body)
+	}
+	if !ok {
+		return relay.Secret{}, errCorrupt
 	}
 	return sec, nil
 }
@@ -97,7 +101,11 @@ func parse(b []byte, v any) error {
 	if version > recordVersion {
 		return fmt.Errorf("%w (its version is %d, this node knows %d)", relay.ErrNewer, version, recordVersion)
 	}
-	if err := json.Unmarshal(unpacked(b[digits:]), v); err != nil {
+	text, ok := unpacked(b[digits:])
+	if !ok {
+		return fmt.Errorf("%w: it is not packed as it should be", errCorrupt)
+	}
+	if err := json.Unmarshal(text, v); err != nil {
 		return fmt.Errorf("%w: %w", errCorrupt, err)
 	}
 	return nil
@@ -253,7 +261,7 @@ func short(k relay.Kind) bool {
 // encodeVersioned is a record of a user that is sealed whole: its version, by which
 // it is swapped, a tab, a newline, and what is sealed under an id.
 func (s *Store) encodeVersioned(id string, version int, v any) []byte {
-	return append([]byte(strconv.Itoa(version)+"\t\n"), s.vault.Seal(packed(mustJSON(v)), id)...)
+	return append([]byte(strconv.Itoa(version)+"\t\n"), s.vault.Seal(packedTight(mustJSON(v)), id)...)
 }
 
 // decodeVersioned reads what encodeVersioned made into v; what is its name in errors.

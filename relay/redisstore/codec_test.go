@@ -3,10 +3,12 @@ package redisstore
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -166,5 +168,78 @@ func TestRootNeedsItsKey(t *testing.T) {
 	}
 	if _, err := open(t, o).Root(t.Context()); err != nil {
 		t.Errorf("Root after a rotation of the keys: %v", err)
+	}
+}
+
+// TestOlderRecords: what the version before has written is read.
+func TestOlderRecords(t *testing.T) {
+	t.Parallel()
+	w, n := world(t, redistest.Start(t).URL)
+	ctx, at := t.Context(), w.Now()
+	set := func(key string, value []byte) {
+		t.Helper()
+		if err := n.rdb.Set(ctx, key, value, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u := relay.User{Merchant: storetest.Merchant, ID: "one"}
+	p := u.Partition(testPartitions)
+	devices := fmt.Sprintf(`3[{"id":"sub_1","a":true,"cr":%q,"us":%q,"p":{"endpoint":"https://push.example/1"}}]`, at.Format(time.RFC3339Nano), at.Add(time.Hour).Format(time.RFC3339Nano))
+	set(n.keys.devices(p, u), append([]byte("7\t\n"), n.vault.Seal([]byte(devices), userHolder(u))...))
+	d, err := n.Devices(ctx, u)
+	if err != nil || d.Version != 7 || len(d.List) != 1 || !d.List[0].CreatedAt.Equal(at) || !d.List[0].UsedAt.Equal(at.Add(time.Hour)) || d.List[0].Push.Endpoint != "https://push.example/1" {
+		t.Errorf("devices: %+v, %v", d, err)
+	}
+	const body = "{\"otp\":\"\x01 \"}"
+	id := w.ID("evt_", p)
+	set(n.keys.of(p, id), append([]byte(`3{"ty":"CARD_3DS","m":"acme","o":"quarantined"}`+"\n"), n.vault.Seal(append([]byte{byte(len(body))}, body...), id)...))
+	e, err := n.Event(ctx, id)
+	if err != nil || e.Type != "CARD_3DS" || e.Outcome != relay.OutcomeQuarantined || string(e.Secret.Body) != body {
+		t.Errorf("event: %+v, %v, its body %q", e, err, e.Secret.Body)
+	}
+	fingerprint := []byte("0123456789abcdef0123456789abcdef")
+	old := n.keys.endpoint(n.endpointPartition(fingerprint), fingerprint)
+	set(old, []byte("5\tacme\tone\tsub_1"))
+	c, err := n.Endpoint(ctx, fingerprint)
+	if err != nil || c.User != u || c.Subscription != "sub_1" {
+		t.Errorf("claim: %+v, %v", c, err)
+	}
+	c.User.ID = "two"
+	if err := n.ClaimEndpoint(ctx, fingerprint, c); err != nil {
+		t.Errorf("claim it: %v", err)
+	}
+	if got, err := n.Endpoint(ctx, fingerprint); err != nil || got.User.ID != "two" || n.rdb.Exists(ctx, old).Val() != 0 {
+		t.Errorf("the next claim: %+v, %v, want it alone", got, err)
+	}
+}
+
+// TestClaimsAreTrimmed: a hash that is written again and again, and so never expires as
+// a whole, still forgets.
+func TestClaimsAreTrimmed(t *testing.T) {
+	t.Parallel()
+	w, n := world(t, redistest.Start(t).URL)
+	const many = 50
+	claim := func(i int) {
+		t.Helper()
+		c := relay.Claim{User: relay.User{Merchant: storetest.Merchant, ID: "one"}, Subscription: "sub"}
+		if err := n.ClaimEndpoint(t.Context(), fmt.Appendf(nil, "same%012d%016d", i, 0), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		for i := range many {
+			claim(i)
+		}
+		w.Pass(endpointLife - time.Hour)
+		claim(many) // lives on, and the hash with it
+		w.Pass(2 * time.Hour)
+	}
+	for i := range many {
+		claim(many + 1 + i)
+	}
+	fingerprint := []byte("same")
+	left := n.rdb.HLen(t.Context(), n.keys.endpoints(n.endpointPartition(fingerprint), fingerprint)).Val()
+	if left > many+2 {
+		t.Errorf("%d claims are left, want the last %d", left, many+1)
 	}
 }

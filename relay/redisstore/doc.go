@@ -44,7 +44,7 @@
 //	prefix:{pNN}:devices:H        a user's subscriptions: version, tab, newline, sealed packed JSON
 //	prefix:{pNN}:passkeys:H       a user's passkeys: version, tab, newline, sealed packed JSON
 //	prefix:{pNN}:cards:H          set of a user's cards
-//	prefix:{pNN}:endpoint:FINGERPRINT  whose endpoint it is: version, merchant, user, subscription, tabs between
+//	prefix:{pNN}:endpoint:NN      hash: an endpoint's fingerprint, whose it is: version, merchant, user, subscription, when it is forgotten (s), tabs between
 //	prefix:{pNN}:notices:FINGERPRINT   sorted set by time: pushes about subscriptions to this endpoint, of late
 //	prefix:{pNN}:notices:H        the same, by user
 //	prefix:root                   the root key, sealed

@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -17,8 +18,18 @@ import (
 // every start, which keeps it.
 const endpointLife = 1000 * 24 * time.Hour
 
-func (s *Store) endpointKey(fingerprint []byte) string {
-	return s.keys.endpoint(s.endpointPartition(fingerprint), fingerprint)
+// endpointParts is how many hashes of each partition share the claims: there is one
+// for each subscription, and a key of its own takes twice the room.
+const endpointParts = 128
+
+func (k keys) endpoints(p int, fingerprint []byte) string {
+	return fmt.Sprintf("%sendpoint:%02x", k.tag(p), fingerprint[1]%endpointParts)
+}
+
+// claimKeys are where a claim is, and where an older version kept it.
+func (s *Store) claimKeys(fingerprint []byte) []string {
+	p := s.endpointPartition(fingerprint)
+	return []string{s.keys.endpoints(p, fingerprint), s.keys.endpoint(p, fingerprint)}
 }
 
 func (s *Store) endpointPartition(fingerprint []byte) int {
@@ -27,20 +38,29 @@ func (s *Store) endpointPartition(fingerprint []byte) int {
 
 // Endpoint is whose an endpoint is.
 func (s *Store) Endpoint(ctx context.Context, fingerprint []byte) (relay.Claim, error) {
-	raw, err := s.rdb.Get(ctx, s.endpointKey(fingerprint)).Result()
-	if err == redis.Nil {
-		return relay.Claim{}, nil
-	}
-	if err != nil {
+	keys := s.claimKeys(fingerprint)
+	pipe := s.rdb.Pipeline()
+	now, before := pipe.HGet(ctx, keys[0], string(fingerprint[:16])), pipe.Get(ctx, keys[1])
+	if _, err := pipe.Exec(ctx); err != nil && err != redis.Nil {
 		return relay.Claim{}, s.away(err)
 	}
-	f := strings.Split(raw, "\t")
-	if len(f) == 2 { // of a version that compared nothing
-		return relay.Claim{User: relay.User{Merchant: f[0], ID: f[1]}}, nil
+	f := strings.Split(now.Val(), "\t")
+	if now.Err() == redis.Nil {
+		if f = strings.Split(before.Val(), "\t"); len(f) == 4 {
+			return relay.Claim{User: relay.User{Merchant: f[1], ID: f[2]}, Subscription: f[3]}, nil
+		}
+		return relay.Claim{}, nil
 	}
 	version, err := strconv.Atoi(f[0])
-	if err != nil || len(f) != 4 {
+	if err != nil || len(f) != 5 {
 		return relay.Claim{}, fmt.Errorf("claim of an endpoint: %w", errCorrupt)
+	}
+	forgotten, err := strconv.ParseInt(f[4], 10, 64)
+	if err != nil {
+		return relay.Claim{}, fmt.Errorf("claim of an endpoint: %w", errCorrupt)
+	}
+	if forgotten <= s.Now().Unix() {
+		return relay.Claim{}, nil
 	}
 	return relay.Claim{Version: version, User: relay.User{Merchant: f[1], ID: f[2]}, Subscription: f[3]}, nil
 }
@@ -48,20 +68,29 @@ func (s *Store) Endpoint(ctx context.Context, fingerprint []byte) (relay.Claim, 
 // ClaimEndpoint swaps it. What is released stays for a while without a name, as an
 // empty list of devices does: its version tells those who read it before.
 func (s *Store) ClaimEndpoint(ctx context.Context, fingerprint []byte, c relay.Claim) error {
-	life := endpointLife
+	life, now := endpointLife, s.Now()
 	if c.User.ID == "" {
 		life = pendingLife
 	}
-	key := s.endpointKey(fingerprint)
-	b := batch{keys: []string{key}}
-	b.overwrite(key, fmt.Sprintf("%d\t%s\t%s\t%s", c.Version+1, c.User.Merchant, c.User.ID, c.Subscription), "PX", life.Milliseconds())
-	return s.commit(ctx, strconv.Itoa(c.Version), noGate, b)
+	claim := fmt.Sprintf("%d\t%s\t%s\t%s\t%d", c.Version+1, c.User.Merchant, c.User.ID, c.Subscription, now.Add(life).Unix())
+	done, err := s.run(ctx, claimScript, s.claimKeys(fingerprint), fingerprint[:16], c.Version, claim, now.Unix(), endpointLife.Milliseconds())
+	if err != nil {
+		return err
+	}
+	if done != int64(1) {
+		return relay.ErrConflict
+	}
+	return nil
 }
 
-// KeepEndpoint begins its life anew.
+// KeepEndpoint begins its life anew. Who claims it meanwhile does so as well.
 func (s *Store) KeepEndpoint(ctx context.Context, fingerprint []byte) error {
-	if err := s.rdb.PExpire(ctx, s.endpointKey(fingerprint), endpointLife).Err(); err != nil {
-		return s.away(err)
+	c, err := s.Endpoint(ctx, fingerprint)
+	if err != nil || c.User.ID == "" {
+		return err
+	}
+	if err := s.ClaimEndpoint(ctx, fingerprint, c); err != nil && !errors.Is(err, relay.ErrConflict) {
+		return err
 	}
 	return nil
 }

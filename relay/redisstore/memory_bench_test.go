@@ -24,18 +24,17 @@ import (
 var room = []struct {
 	of   string
 	most int // 0: it is only reported
-	fill func(*filler)
-	less func(*filler) // what the same would take without the thing
+	make func(f *filler, ctx context.Context, i int) error
+	less func(f *filler, ctx context.Context, i int) error // what makes the same without the thing
 }{
-	{"pending challenge", 1228, func(f *filler) { f.challenges(false) }, nil},
-	{"duplicate memory", 120, func(f *filler) { f.events(true) }, func(f *filler) { f.events(false) }},
-	{"subscription", 600, (*filler).subscriptions, nil},
-	{"forwarded event", 0, func(f *filler) { f.events(false) }, nil},
+	{"pending challenge", 1228, (*filler).challenge, nil},
+	{"duplicate memory", 120, known, unknown},
+	{"subscription", 600, (*filler).subscribe, nil},
+	{"forwarded event", 0, unknown, nil},
 }
 
-// measured is how many of a thing are weighed: so many that what is there once does
-// not count.
-const measured = 20_000
+func known(f *filler, ctx context.Context, i int) error   { return f.forwarded(ctx, i, "core", true) }
+func unknown(f *filler, ctx context.Context, i int) error { return f.forwarded(ctx, i, "core", false) }
 
 // BenchmarkMemory reports how much room things take in Redis.
 //
@@ -44,43 +43,42 @@ func BenchmarkMemory(b *testing.B) {
 	for _, r := range room {
 		b.Run(strings.ReplaceAll(r.of, " ", "_"), func(b *testing.B) {
 			for b.Loop() {
-				b.ReportMetric(float64(weigh(b, r.fill, r.less)), "bytes")
+				b.ReportMetric(float64(weigh(b, 16, 20_000, r.make, r.less)), "bytes")
 			}
 		})
 	}
 }
 
+// TestMemory has fewer of each, and as many in a partition.
 func TestMemory(t *testing.T) {
 	for _, r := range room {
-		if got := weigh(t, r.fill, r.less); r.most > 0 && got > r.most {
+		if got := weigh(t, 4, 5_000, r.make, r.less); r.most > 0 && got > r.most {
 			t.Errorf("a %s takes %d bytes, want at most %d", r.of, got, r.most)
 		}
 	}
 }
 
 // weigh fills a new Redis, and tells what one of many takes.
-func weigh(t testing.TB, fill, less func(*filler)) int {
+func weigh(t testing.TB, partitions, many int, one, less func(*filler, context.Context, int) error) int {
 	t.Helper()
 	bytes := 0
-	for sign, fill := range map[int]func(*filler){1: fill, -1: less} {
-		if fill == nil {
+	for sign, one := range map[int]func(*filler, context.Context, int) error{1: one, -1: less} {
+		if one == nil {
 			continue
 		}
-		f := newFiller(t, redistest.Start(t), 16, measured)
-		if sign == 1 && less == nil {
-			f.own()
-		}
-		before, kinds := f.usedMemory(t), f.memoryByKind(t)
-		fill(f)
+		f := newFiller(t, redistest.Start(t), partitions)
+		f.each(many, f.own)
+		before, kinds := f.usedMemory(), f.memoryByKind(t)
+		f.each(many, func(ctx context.Context, i int) error { return one(f, ctx, i) })
 		f.settle()
-		bytes += sign * (f.usedMemory(t) - before)
+		bytes += sign * (f.usedMemory() - before)
 		for kind, n := range f.memoryByKind(t) {
-			if d := (n - kinds[kind]) / measured; d != 0 {
+			if d := (n - kinds[kind]) / many; d != 0 {
 				t.Logf("%+d × %d %s", sign, d, kind)
 			}
 		}
 	}
-	return bytes / measured
+	return bytes / many
 }
 
 // threeDS is a body as issuers send it when the cardholder has to approve.
@@ -114,23 +112,22 @@ func chrome(w *storetest.World, p int) relay.Subscription {
 		return base64.RawURLEncoding.EncodeToString(b)
 	}
 	return relay.Subscription{
-		ID: w.ID("sub_", p), Active: true, Label: "Chrome on Android", Lang: "en", CreatedAt: w.Now(), UsedAt: w.Now(),
-		Push: push.Subscription{Endpoint: "https://fcm.googleapis.com/fcm/send/" + text(8) + ":APA91b" + text(101), P256dh: text(65), Auth: text(16)},
+		ID: w.ID("sub_", p), Active: true, Label: "Anna's new phone", Lang: "en", CreatedAt: w.Now(), UsedAt: w.Now().Add(1000 * time.Hour),
+		Push: push.Subscription{Endpoint: "https://fcm.googleapis.com/fcm/send/" + text(8) + ":APA91b" + text(101), P256dh: "B" + text(65)[1:], Auth: text(16)},
 	}
 }
 
 // filler fills a Redis by the store's own calls, many at once.
 type filler struct {
 	node
-	w    *storetest.World
-	t    testing.TB
-	many int
+	w *storetest.World
+	t testing.TB
 }
 
-func newFiller(t testing.TB, server *redistest.Server, partitions, many int) *filler {
+func newFiller(t testing.TB, server *redistest.Server, partitions int) *filler {
 	w, n := world(t, server.URL, func(o *Options) { o.Prefix, o.Partitions = "relay", partitions })
 	w.Advance(time.Since(w.Now())) // streams are trimmed by the store's clock
-	return &filler{n, w, t, many}
+	return &filler{n, w, t}
 }
 
 // writers is how many calls are under way at once while Redis is filled.
@@ -158,54 +155,52 @@ func (f *filler) each(many int, do func(ctx context.Context, i int) error) {
 func card(i int) string { return strconv.Itoa(700_000_000 + i) }
 func user(i int) string { return strconv.Itoa(1_000_000 + i) }
 
-// own makes the users known as the owners of their cards.
-func (f *filler) own() {
-	f.each(f.many, func(ctx context.Context, i int) error {
-		return f.SetOwner(ctx, relay.Holder{Merchant: storetest.Merchant, CardID: card(i)}, relay.Owner{UserID: user(i), At: f.w.Now(), ByOperator: true})
-	})
+// own makes a user known as the owner of a card.
+func (f *filler) own(ctx context.Context, i int) error {
+	return f.SetOwner(ctx, relay.Holder{Merchant: storetest.Merchant, CardID: card(i)}, relay.Owner{UserID: user(i), At: f.w.Now(), ByOperator: true})
 }
 
-func (f *filler) challenges(known bool) {
-	f.each(f.many, func(ctx context.Context, i int) error {
-		a := realistic(f.w, card(i), user(i))
-		if !known {
-			a.Fingerprint = nil
-		}
-		_, err := f.node.Arrive(ctx, a)
+// challenge makes one wait.
+func (f *filler) challenge(ctx context.Context, i int) error {
+	a := realistic(f.w, card(i), user(i))
+	a.Fingerprint = nil
+	_, err := f.node.Arrive(ctx, a)
+	return err
+}
+
+// forwarded owes an event to a target.
+func (f *filler) forwarded(ctx context.Context, i int, target string, known bool) error {
+	a := f.w.Event(card(i), user(i))
+	a.Event.Secret = relay.Secret{Body: fmt.Appendf(nil, threeDS, uuid(), card(i), uuid(), uuid())}
+	a.Owe = []relay.Delivery{f.w.Delivery(relay.KindForward, target, a.Event)}
+	a.Event.Owed = []relay.Owed{{ID: a.Owe[0].ID, Kind: relay.KindForward, Target: target}}
+	if !known {
+		a.Fingerprint = nil
+	}
+	_, err := f.node.Arrive(ctx, a)
+	return err
+}
+
+// subscribe makes a subscription of a user active.
+func (f *filler) subscribe(ctx context.Context, i int) error {
+	u := relay.User{Merchant: storetest.Merchant, ID: user(i)}
+	sub, fingerprint := chrome(f.w, u.Partition(f.Options.Partitions)), make([]byte, 32)
+	rand.Read(fingerprint)
+	if err := f.SaveDevices(ctx, relay.Devices{User: u, List: []relay.Subscription{sub}}); err != nil {
 		return err
-	})
-}
-
-func (f *filler) events(known bool) {
-	f.each(f.many, func(ctx context.Context, i int) error {
-		a := f.w.Event(card(i), user(i))
-		a.Event.Secret = relay.Secret{Body: fmt.Appendf(nil, threeDS, uuid(), card(i), uuid(), uuid())}
-		a.Owe = []relay.Delivery{f.w.Delivery(relay.KindForward, "core", a.Event)}
-		a.Event.Owed = []relay.Owed{{ID: a.Owe[0].ID, Kind: relay.KindForward, Target: "core"}}
-		if !known {
-			a.Fingerprint = nil
-		}
-		_, err := f.node.Arrive(ctx, a)
-		return err
-	})
-}
-
-func (f *filler) subscriptions() {
-	f.each(f.many, func(ctx context.Context, i int) error {
-		u := relay.User{Merchant: storetest.Merchant, ID: user(i)}
-		sub, fingerprint := chrome(f.w, u.Partition(f.Options.Partitions)), make([]byte, 32)
-		rand.Read(fingerprint)
-		if err := f.SaveDevices(ctx, relay.Devices{User: u, List: []relay.Subscription{sub}}); err != nil {
-			return err
-		}
-		return f.ClaimEndpoint(ctx, fingerprint, relay.Claim{User: u, Subscription: sub.ID})
-	})
+	}
+	return f.ClaimEndpoint(ctx, fingerprint, relay.Claim{User: u, Subscription: sub.ID})
 }
 
 // settle does what a worker does until nothing waits: a challenge is announced to
-// nobody, a delivery arrives.
+// nobody, a delivery arrives, but for those to the target "dead".
 func (f *filler) settle() {
-	lanes := []relay.Lane{relay.LaneTasks, relay.TargetLane("core")}
+	lanes := []relay.Lane{relay.LaneTasks}
+	owed, err := f.Backlog(f.t.Context())
+	f.must(err)
+	for l := range owed {
+		lanes = append(lanes, l)
+	}
 	var all sync.WaitGroup
 	for p := range f.Options.Partitions {
 		all.Go(func() {
@@ -227,7 +222,6 @@ func (f *filler) settle() {
 		})
 	}
 	all.Wait()
-	f.trimmed()
 }
 
 func (f *filler) settleOne(l relay.Lease) error {
@@ -243,33 +237,28 @@ func (f *filler) settleOne(l relay.Lease) error {
 	case relay.KindForward:
 		d := l.Delivery
 		d.Status, d.Tries = relay.DeliveryDelivered, 1
+		if d.Target == "dead" {
+			d.Status = relay.DeliveryDead
+		}
 		d.Attempts = []relay.Attempt{{At: f.w.Now(), StatusCode: 200, Latency: 3 * time.Millisecond}}
 		st.Delivery = &d
 	}
 	return f.node.Commit(f.t.Context(), st)
 }
 
-// trimmed waits until Redis has moved its tables to their new size, and gives back
-// what its buffers for clients have taken.
-func (f *filler) trimmed() {
+// usedMemory is what Redis holds, apart from buffers, when it has moved its tables to
+// their new size.
+func (f *filler) usedMemory() (used int) {
 	f.t.Helper()
-	last := 0
 	poll(f.t, "Redis is at rest", func() bool {
-		used := f.usedMemory(f.t)
-		still := used == last
-		last = used
-		time.Sleep(50 * time.Millisecond)
-		return still
+		f.must(rest(f.t.Context(), 100*time.Millisecond))
+		info, err := f.rdb.Info(f.t.Context(), "memory").Result()
+		f.must(err)
+		last := used
+		used = int(infoNumber(info, "used_memory") - infoNumber(info, "mem_clients_normal") - infoNumber(info, "mem_aof_buffer"))
+		return used == last
 	})
-}
-
-func (n node) usedMemory(t testing.TB) int {
-	t.Helper()
-	info, err := n.rdb.Info(t.Context(), "memory").Result()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return int(infoNumber(info, "used_memory"))
+	return used
 }
 
 // memoryByKind sums MEMORY USAGE over keys of a kind, such as "chl_" or "live:".

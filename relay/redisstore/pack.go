@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"bytes"
+	"encoding/base64"
 	"strings"
 )
 
@@ -31,8 +32,9 @@ var recordPhrases = []string{
 	`","co":"`, `","am":"`, `","cu":"`, `","re":"`, `","un":"`, `","oc":"`, `","oc":`, `,"ex":`, `,"an":true,"si":"the cardholder has no active device"}`,
 	`,"po":`, `,"an":true`, `,"tp":"`,
 	`","o":"forwarded","ca":"`, `","o":"challenge","ca":"`, `","u":"`, `","ow":[{"i":"dlv_`, `"},{"i":"dlv_`, `","k":"forward","t":"`,
-	`[{"id":"sub_`, `","a":true,"l":"`, `","la":"en","cr":`, `,"us":`, `,"p":{"endpoint":"https://`, `","p256dh":"B`, `","auth":"`,
-	`fcm.googleapis.com/fcm/send/`, `updates.push.services.mozilla.com/wpush/v2/gAAAA`, `web.push.apple.com/`, `.notify.windows.com/w/?token=`, `:APA91b`,
+	`[{"id":"sub_`, `","a":true,"l":"`, `","la":"`, `","p":{"endpoint":"https://fcm.googleapis.com/fcm/send/`,
+	`","p":{"endpoint":"https://`, `","p256dh":"B`, `","auth":"`, `"},"ua":`, `"}}]`, `Chrome · Android`, `Chrome · `, `Safari · iPhone`, `Safari · `, `Firefox · `,
+	`updates.push.services.mozilla.com/wpush/v2/gAAAA`, `web.push.apple.com/`, `.notify.windows.com/w/?token=`, `:APA91b`,
 }
 
 // bodyNames are how issuers name their fields.
@@ -46,25 +48,102 @@ var bodyNames = strings.Fields(`
 	transaction_amount transaction_currency transaction name countryCode walletProvider wallet_provider
 	occur_time createAt created_seconds expires_at expiresAt expiry_time dsTransId threeDSServerTransId`)
 
-var packer, unpacker = func() (pack, unpack *strings.Replacer) {
-	phrases := recordPhrases
+// phrases are all of them, by their numbers.
+var phrases, packer = func() ([]string, *strings.Replacer) {
+	all := recordPhrases
 	for _, name := range bodyNames {
-		phrases = append(phrases, `","`+name+`":"`, `"`+name+`":`)
+		all = append(all, `","`+name+`":"`, `"`+name+`":`)
 	}
-	var to, from []string
-	for i, p := range phrases {
-		short := string([]byte{phraseMark, byte(firstPhrase + i)})
-		to, from = append(to, p, short), append(from, short, p)
+	var pairs []string
+	for i, p := range all {
+		pairs = append(pairs, p, string([]byte{phraseMark, byte(firstPhrase + i)}))
 	}
-	return strings.NewReplacer(to...), strings.NewReplacer(from...)
+	return all, strings.NewReplacer(pairs...)
 }()
 
-func packed(b []byte) []byte { return []byte(packer.Replace(string(b))) }
+// packed is for what stands in clear: it has no end of line that was not there before.
+func packed(b []byte) []byte {
+	out := bytes.NewBuffer(make([]byte, 0, len(b)))
+	_, _ = packer.WriteString(out, string(b)) // a buffer takes all
+	return out.Bytes()
+}
 
-// unpacked is what was packed; what never was, and has no mark, stays as it is.
-func unpacked(b []byte) []byte {
-	if bytes.IndexByte(b, phraseMark) < 0 {
-		return b
+// A run of what may be base64, as ids and the keys and endpoints of subscriptions are,
+// is written as the bytes that it stands for: a mark, how many groups of four letters,
+// the bytes.
+const (
+	runMark  = 0xff
+	runLeast = 16 // letters
+	runMost  = 255 * 4
+)
+
+var letters = func() (is [256]bool) {
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") {
+		is[c] = true
 	}
-	return []byte(unpacker.Replace(string(b)))
+	return is
+}()
+
+// packedTight is for what is sealed, where any byte may stand.
+func packedTight(b []byte) []byte {
+	b = packed(b)
+	out := make([]byte, 0, len(b))
+	for i := 0; i < len(b); {
+		if b[i] == phraseMark {
+			out = append(out, b[i:i+2]...)
+			i += 2
+			continue
+		}
+		end := i
+		for end < len(b) && letters[b[end]] && end-i < runMost {
+			end++
+		}
+		groups := (end - i) / 4
+		if groups*4 < runLeast {
+			end = max(end, i+1)
+			out = append(out, b[i:end]...)
+			i = end
+			continue
+		}
+		out = append(out, phraseMark, runMark, byte(groups))
+		out, _ = base64.RawURLEncoding.AppendDecode(out, b[i:i+groups*4]) // all of them are its letters
+		i += groups * 4
+	}
+	return out
+}
+
+// unpacked is what was packed; what never was, and has no mark, stays as it is. ok
+// tells whether it was in this form.
+func unpacked(b []byte) (out []byte, ok bool) {
+	for {
+		at := bytes.IndexByte(b, phraseMark)
+		if at < 0 {
+			if out == nil {
+				return b, true
+			}
+			return append(out, b...), true
+		}
+		if out == nil {
+			out = make([]byte, 0, 3*len(b))
+		}
+		out = append(out, b[:at]...)
+		if b = b[at+1:]; len(b) == 0 {
+			return nil, false
+		}
+		code := b[0]
+		b = b[1:]
+		if code != runMark {
+			if code < firstPhrase || int(code-firstPhrase) >= len(phrases) {
+				return nil, false
+			}
+			out = append(out, phrases[code-firstPhrase]...)
+			continue
+		}
+		if len(b) == 0 || len(b) < 1+3*int(b[0]) {
+			return nil, false
+		}
+		n := 3 * int(b[0])
+		out = base64.RawURLEncoding.AppendEncode(out, b[1:1+n])
+		b = b[1+n:]
+	}
 }

@@ -139,7 +139,7 @@ func day(t *testing.T, w *storetest.World, n node) []string {
 	if _, err := n.SpendNotice(ctx, fingerprint, u, relay.NoticeLimits{Window: time.Hour, PerEndpoint: 1, PerUser: 1}); err != nil {
 		t.Fatal(err)
 	}
-	in(int(fingerprint[0])%testPartitions, "endpoint:"+base64.RawURLEncoding.EncodeToString(fingerprint[:16]), "notices:"+base64.RawURLEncoding.EncodeToString(fingerprint[:16]))
+	in(int(fingerprint[0])%testPartitions, "endpoint:31", "notices:"+base64.RawURLEncoding.EncodeToString(fingerprint[:16]))
 	in(up, "notices:acme:u:one")
 	in(up, "devices:acme:u:one", "cards:acme:u:one")
 	in(stranger.Partition(testPartitions), "devices:acme:u:two")

@@ -33,6 +33,8 @@ var (
 	forgetLua string
 	//go:embed scripts/assign.lua
 	assignLua string
+	//go:embed scripts/claim.lua
+	claimLua string
 	//go:embed scripts/reseal.lua
 	resealLua string
 
@@ -43,6 +45,7 @@ var (
 	unlistScript = redis.NewScript(unlistLua)
 	forgetScript = redis.NewScript(forgetLua)
 	assignScript = redis.NewScript(assignLua)
+	claimScript  = redis.NewScript(claimLua)
 	resealScript = redis.NewScript(resealLua)
 )
 

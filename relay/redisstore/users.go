@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"encoding/json"
 	"strconv"
 	"time"
 
@@ -43,6 +44,72 @@ func (s *Store) ofUser(what, id string, got *redis.StringCmd, v any) (version in
 	return s.decodeVersioned(what, id, raw, v)
 }
 
+// storedSubscription is a subscription's JSON, its times in milliseconds: of the last
+// use how long that was after its creation, which as a rule its id carries.
+type storedSubscription struct {
+	relay.Subscription
+	CreatedAt stamp `json:"cr,omitempty"` // 0: when its id was made
+	UsedAfter int64 `json:"ua,omitempty"`
+	UsedAt    stamp `json:"us,omitempty"` // of an older version; it stands for UsedAfter
+	PendingAt stamp `json:"pe,omitempty"`
+}
+
+// stamp is a time in milliseconds. An older version wrote it as a text.
+type stamp int64
+
+func stampOf(t time.Time) stamp {
+	if t.IsZero() {
+		return 0
+	}
+	return stamp(ms(t))
+}
+
+func (s stamp) time() time.Time {
+	if s == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(int64(s)).UTC()
+}
+
+func (s *stamp) UnmarshalJSON(b []byte) error {
+	var t time.Time
+	if b[0] != '"' {
+		return json.Unmarshal(b, (*int64)(s))
+	}
+	err := t.UnmarshalJSON(b)
+	*s = stampOf(t)
+	return err
+}
+
+func storedSubscriptions(list []relay.Subscription) []storedSubscription {
+	stored := make([]storedSubscription, len(list))
+	for i, sub := range list {
+		st := storedSubscription{Subscription: sub, CreatedAt: stampOf(sub.CreatedAt), PendingAt: stampOf(sub.PendingAt)}
+		st.UsedAfter = int64(stampOf(sub.UsedAt) - st.CreatedAt)
+		if st.CreatedAt == stampOf(relay.TimeOf(sub.ID)) {
+			st.CreatedAt = 0
+		}
+		stored[i] = st
+	}
+	return stored
+}
+
+func subscriptions(stored []storedSubscription) []relay.Subscription {
+	var list []relay.Subscription
+	for _, st := range stored {
+		if st.CreatedAt == 0 {
+			st.CreatedAt = stampOf(relay.TimeOf(st.ID))
+		}
+		if st.UsedAt == 0 {
+			st.UsedAt = st.CreatedAt + stamp(st.UsedAfter)
+		}
+		sub := st.Subscription
+		sub.CreatedAt, sub.UsedAt, sub.PendingAt = st.CreatedAt.time(), st.UsedAt.time(), st.PendingAt.time()
+		list = append(list, sub)
+	}
+	return list
+}
+
 // SaveDevices swaps a user's devices.
 func (s *Store) SaveDevices(ctx context.Context, d relay.Devices, owe ...relay.Delivery) error {
 	p, active := d.User.Partition(s.Options.Partitions), len(d.Active())
@@ -50,7 +117,7 @@ func (s *Store) SaveDevices(ctx context.Context, d relay.Devices, owe ...relay.D
 	if more := active - d.Were; more != 0 {
 		count.add("HINCRBY", s.keys.count(p), countSubscriptions, more)
 	}
-	return s.saveOfUser(ctx, p, s.keys.devices(p, d.User), userHolder(d.User), d.Version, d.List, active, count, owe)
+	return s.saveOfUser(ctx, p, s.keys.devices(p, d.User), userHolder(d.User), d.Version, storedSubscriptions(d.List), active, count, owe)
 }
 
 // Devices of a user.
@@ -64,8 +131,10 @@ func (s *Store) askDevices(ctx context.Context, c redis.Cmdable, u relay.User) *
 }
 
 func (s *Store) devices(u relay.User, got *redis.StringCmd) (d relay.Devices, err error) {
+	var stored []storedSubscription
 	d.User = u
-	d.Version, err = s.ofUser("devices", userHolder(u), got, &d.List)
+	d.Version, err = s.ofUser("devices", userHolder(u), got, &stored)
+	d.List = subscriptions(stored)
 	d.Were = len(d.Active())
 	return d, err
 }

@@ -141,7 +141,7 @@ func TestScriptsStayInOneSlot(t *testing.T) {
 		})
 	})
 	for name, s := range map[string]*redis.Script{"arrive": arriveScript, "commit": commitScript, "due": dueScript,
-		"retire": retireScript, "unlist": unlistScript, "forget": forgetScript, "assign": assignScript} {
+		"retire": retireScript, "unlist": unlistScript, "forget": forgetScript, "assign": assignScript, "claim": claimScript} {
 		if _, ok := seen.Load(s.Hash()); !ok {
 			t.Errorf("%s was never run", name)
 		}
