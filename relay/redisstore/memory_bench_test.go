@@ -31,6 +31,7 @@ var room = []struct {
 	{"duplicate memory", 120, func(f *filler) { f.events(true) }, func(f *filler) { f.events(false) }},
 	{"subscription", 600, (*filler).subscriptions, nil},
 	{"forwarded event", 0, func(f *filler) { f.events(false) }, nil},
+	{"card of a cardholder", 0, (*filler).own, func(*filler) {}},
 }
 
 // measured is how many of a thing are weighed: so many that what is there once does
