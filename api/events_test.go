@@ -4,6 +4,9 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -101,6 +104,9 @@ func TestStreamSnapshotAndChanges(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
+	if st.resp.TransferEncoding != nil || !st.resp.Close {
+		t.Errorf("transfer encoding %v, close %v", st.resp.TransferEncoding, st.resp.Close)
+	}
 	if snapshot := st.snapshot(); len(snapshot) != 1 || snapshot[0].ID != first {
 		t.Fatalf("snapshot %+v", snapshot)
 	}
@@ -153,15 +159,15 @@ func TestStreamEndsWithBye(t *testing.T) {
 		st := b.stream(b.token())
 		st.snapshot()
 		// One that is not the user's, or no more, is passed over.
-		if err := b.server.sendChange(t.Context(), stream{}, relay.User{Merchant: "acme", ID: "666"}, id); err != nil {
+		if err := b.server.sendChange(t.Context(), &stream{user: relay.User{Merchant: "acme", ID: "666"}}, id); err != nil {
 			t.Errorf("%v", err)
 		}
 		must(t, b.store.Close())
 		// A change that can no longer be read.
-		if err := b.server.sendChange(t.Context(), stream{}, user12345, id); err != errStreamStore {
+		if err := b.server.sendChange(t.Context(), &stream{user: user12345}, id); err != errStreamStore {
 			t.Errorf("%v", err)
 		}
-		if err := b.server.sendSnapshot(t.Context(), stream{}, user12345); err != errStreamStore {
+		if err := b.server.sendSnapshot(t.Context(), &stream{user: user12345}); err != errStreamStore {
 			t.Errorf("%v", err)
 		}
 	})
@@ -223,4 +229,65 @@ func TestMissedChangesBringAFreshSnapshot(t *testing.T) {
 	}
 	cancel()
 	running.Wait()
+}
+
+// TestStreamOverHTTP10: as nginx asks by default. Whatever else such a client sends
+// does not end its stream.
+func TestStreamOverHTTP10(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	conn, err := net.Dial("tcp", b.public.Listener.Addr().String())
+	must(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "GET /v1/events HTTP/1.0\r\nAuthorization: Bearer "+b.token()+"\r\n\r\n"+strings.Repeat("more ", 100))
+	must(t, err)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	must(t, err)
+	st := reader{t, resp, bufio.NewScanner(resp.Body)}
+	st.snapshot()
+	_, err = io.WriteString(conn, strings.Repeat("and more ", 100))
+	must(t, err)
+	if id := b.challenge("acme", "CARD_3DS", nil); st.challenge().ID != id {
+		t.Error("a change of another challenge came")
+	}
+}
+
+// TestWaitForStreams: a server that is shut down knows nothing of them, so that the
+// process would end before they have said bye.
+func TestWaitForStreams(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	st := b.stream(b.token())
+	st.snapshot()
+	must(t, b.public.Config.Shutdown(t.Context()))
+	late, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := b.server.Wait(late); !errors.Is(err, context.Canceled) {
+		t.Errorf("an open stream was not waited for: %v", err)
+	}
+	b.server.Shutdown()
+	must(t, b.server.Wait(t.Context()))
+	st.ends()
+}
+
+type faultyConn struct{ net.Conn }
+
+func (faultyConn) Write([]byte) (int, error) { panic("at the disco") }
+
+// TestStreamThatPanics: it is beyond the recovery of handlers, and must not take the
+// process with it.
+func TestStreamThatPanics(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	ours, theirs := net.Pipe()
+	left := false
+	st := &stream{conn: faultyConn{ours}, user: user12345, watch: b.service.Watch(user12345), ends: time.Now().Add(time.Hour), leave: func() { left = true }}
+	b.server.Shutdown()
+	b.server.run(st, "/v1/events", "req-1")
+	if _, err := theirs.Read(make([]byte, 1)); err != io.EOF || !left {
+		t.Errorf("%v at the other end; its place is free: %v", err, left)
+	}
+	if log := b.log.String(); !strings.Contains(log, `"panic":"string"`) || !strings.Contains(log, "req-1") || strings.Contains(log, "disco") {
+		t.Errorf("logged %s", log)
+	}
 }

@@ -75,8 +75,7 @@ func (s *Server) logRequest(c *gin.Context) {
 	s.log.LogAttrs(ctx, level, "request", attrs...)
 }
 
-// recoverPanic answers 500 and logs where it happened. A panic's value may quote
-// the request, so only its type is kept, and the text of Go's own errors.
+// recoverPanic answers 500 and logs where it happened.
 func (s *Server) recoverPanic(c *gin.Context) {
 	defer func() {
 		v := recover()
@@ -86,15 +85,22 @@ func (s *Server) recoverPanic(c *gin.Context) {
 		if v == http.ErrAbortHandler {
 			panic(v)
 		}
-		what := fmt.Sprintf("%T", v)
-		if err, ok := v.(runtime.Error); ok {
-			what = err.Error()
-		}
-		s.log.Error("a handler panicked", "panic", what, "route", c.FullPath(), "request_id", requestID(c), "stack", string(debug.Stack()))
+		what := s.logPanic(v, c.FullPath(), requestID(c))
 		c.Abort()
 		if !c.Writer.Written() {
 			s.fail(c, fmt.Errorf("panic: %s", what))
 		}
 	}()
 	c.Next()
+}
+
+// logPanic says what has panicked. A panic's value may quote the request, so only
+// its type is kept, and the text of Go's own errors.
+func (s *Server) logPanic(v any, route, request string) (what string) {
+	what = fmt.Sprintf("%T", v)
+	if err, ok := v.(runtime.Error); ok {
+		what = err.Error()
+	}
+	s.log.Error("a handler panicked", "panic", what, "route", route, "request_id", request, "stack", string(debug.Stack()))
+	return what
 }

@@ -63,10 +63,11 @@ func (u *userLimits) take(user relay.User) error {
 // maxStreams is how many event streams one user may have open on this node.
 const maxStreams = 20
 
-// streamCount counts the open event streams of each user.
+// streamCount counts the open event streams of each user, and of all.
 type streamCount struct {
 	mu   sync.Mutex
 	open map[relay.User]int
+	all  sync.WaitGroup
 }
 
 // enter counts a stream in, until leave is called.
@@ -80,7 +81,9 @@ func (s *streamCount) enter(u relay.User) (leave func(), err error) {
 		s.open = map[relay.User]int{}
 	}
 	s.open[u]++
+	s.all.Add(1)
 	return func() {
+		defer s.all.Done()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.open[u]--; s.open[u] == 0 {

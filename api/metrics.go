@@ -12,7 +12,7 @@ import (
 // chooses, and by the class of the answer.
 func newRequestMetrics(r prometheus.Registerer) *prometheus.HistogramVec {
 	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "relay_http_request_duration_seconds", Help: "Requests by route, method and class of the answer; streams of events last on purpose.",
+		Name: "relay_http_request_duration_seconds", Help: "Requests by route, method and class of the answer; of a stream of events, until its snapshot is written.",
 		Buckets: prometheus.ExponentialBucketsRange(0.0005, 10, 12),
 	}, []string{"route", "method", "status"})
 	if r != nil {

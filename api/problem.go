@@ -26,6 +26,7 @@ const (
 	codeMethodNotAllowed relay.Code = "method_not_allowed"
 	codeInvalidSignature relay.Code = "invalid_signature"
 	codeMalformed        relay.Code = "malformed_envelope"
+	codeProfiling        relay.Code = "profile_running"
 	codeInternal         relay.Code = "internal"
 )
 
@@ -55,6 +56,7 @@ var statuses = map[relay.Code]int{
 	codeMethodNotAllowed: http.StatusMethodNotAllowed,
 	codeInvalidSignature: http.StatusUnauthorized,
 	codeMalformed:        http.StatusBadRequest,
+	codeProfiling:        http.StatusConflict,
 	codeInternal:         http.StatusInternalServerError,
 }
 

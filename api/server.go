@@ -173,9 +173,24 @@ func (s *Server) Public() http.Handler { return s.public }
 // Admin is the handler of the admin listener.
 func (s *Server) Admin() http.Handler { return s.admin }
 
-// Shutdown ends all event streams with a bye, so that http.Server.Shutdown need
-// not wait for them. It may be called more than once.
+// Shutdown ends all event streams with a bye. It may be called more than once.
 func (s *Server) Shutdown() { s.shutdown() }
+
+// Wait returns when all event streams have ended, or with ctx. http.Server.Shutdown
+// does not wait for them, and must have returned: after it no stream begins.
+func (s *Server) Wait(ctx context.Context) error {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.streams.all.Wait()
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
 
 // engine is a router without Gin's redirects and its own words.
 func (s *Server) engine(proxies []netip.Prefix) (*gin.Engine, error) {
@@ -246,6 +261,7 @@ func (s *Server) routeAdmin(e *gin.Engine) {
 	if s.metrics != nil {
 		e.GET("/metrics", gin.WrapH(s.metrics))
 	}
+	s.routeProfiles(e)
 	ops := e.Group("/ops/v1", s.do(s.operator), s.logAction)
 	// Thousands of dead letters take longer than a call may.
 	ops.POST("/deadletters/replay", s.do(s.replayDead))

@@ -9,13 +9,13 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"os"
 	"strings"
 	"sync"
 	"testing"
 
 	"approvalrelay/crypto"
+	"approvalrelay/relay/storetest/budget"
 )
 
 const testKey = "0123456789abcdef0123456789abcdef"
@@ -433,20 +433,25 @@ func plainly(payload string) ([]byte, bool) {
 	return out[:len(out)-pad], true
 }
 
-func TestOpenAllocates(t *testing.T) {
+// allocations of one operation; see package budget.
+var allocations = map[string]float64{
+	"Open": 4,
+	"Seal": 7,
+}
+
+func TestBudget(t *testing.T) {
 	k := keyring(t, testKey)
 	payload, mac := mustSeal(t, k, payload400)
-	var err error
-	allocs := testing.AllocsPerRun(200, func() {
-		_, e := k.Open(payload, mac)
-		err = errors.Join(err, e)
+	budget.Allocations(t, allocations, "Open", func() {
+		if _, err := k.Open(payload, mac); err != nil {
+			t.Fatal(err)
+		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if allocs > 12 {
-		t.Errorf("Open makes %v allocations, at most 12 are allowed", allocs)
-	}
+	budget.Allocations(t, allocations, "Seal", func() {
+		if _, _, err := k.Seal(payload400); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 func BenchmarkOpen(b *testing.B) {

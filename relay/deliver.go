@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"approvalrelay/crypto"
 	"approvalrelay/push"
 )
@@ -25,9 +23,9 @@ var (
 func (w *Worker) push(ctx context.Context, lease Lease) error {
 	d := lease.Delivery
 	u := User{Merchant: d.Merchant, ID: d.UserID}
-	devices, c, err := w.pushed(ctx, d, u)
+	devices, c, err := w.svc.store.ForPush(ctx, u, d.ChallengeID)
 	if err != nil {
-		return err
+		return fmt.Errorf("read the owner's devices and the challenge: %w", err)
 	}
 	sub, ok := devices.Find(d.Target)
 	if !ok || !sub.Active && d.Notice != NoticeActivation { // new keys are owed their activation only
@@ -49,33 +47,6 @@ func (w *Worker) push(ctx context.Context, lease Lease) error {
 		}
 	}
 	return w.pushEnded(ctx, lease, d.After(o, pushSchedule, w.svc.store.Now(), jitter()))
-}
-
-// pushed reads at the same time the devices of a push's user and the challenge that
-// it is about: nil if it is about none, or that is forgotten.
-func (w *Worker) pushed(ctx context.Context, d Delivery, u User) (devices Devices, c *Challenge, err error) {
-	var g errgroup.Group
-	g.Go(func() (err error) {
-		if devices, err = w.svc.store.Devices(ctx, u); err != nil {
-			return fmt.Errorf("read the owner's devices: %w", err)
-		}
-		return nil
-	})
-	if d.ChallengeID != "" {
-		g.Go(func() error {
-			found, err := w.svc.store.Challenge(ctx, d.ChallengeID)
-			if errors.Is(err, ErrNotFound) {
-				return nil
-			}
-			if err != nil {
-				return fmt.Errorf("load the challenge to push: %w", err)
-			}
-			c = &found
-			return nil
-		})
-	}
-	err = g.Wait()
-	return devices, c, err
 }
 
 // dropped ends a delivery that nobody needs any more.

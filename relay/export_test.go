@@ -70,3 +70,8 @@ func (s *Service) Held() (recent, watched int) {
 	defer s.hub.mu.Unlock()
 	return s.recent.Len(), len(s.hub.watchers)
 }
+
+// Handle settles one lease, as the loops would.
+func (w *Worker) Handle(ctx context.Context, l Lease) {
+	w.handle(ctx, w.lanes[l.Delivery.Lane()], l)
+}

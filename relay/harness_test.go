@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"approvalrelay/crypto"
 	"approvalrelay/push"
 	"approvalrelay/relay"
@@ -80,7 +82,7 @@ func newHarnessOn(t *testing.T, url string, change func(*relay.Options)) *harnes
 	}
 	log := slog.New(slog.NewJSONHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: withoutTime}))
 	h := &harness{t: t, ctx: t.Context(), logs: logs, clock: &clock{now: start}, ring: ring, pusher: &pusher{}, issuer: &issuer{}, downstream: &downstream{}}
-	h.store = openStore(t, url, h.clock, log)
+	h.store = openStore(t, url, h.clock, log, o.Metrics)
 	h.Service = relay.New(o, h.store, log)
 	h.options, h.log = o, log
 	w := relay.NewWorker(h.Service, h.store, relay.Outside{Pusher: h.pusher, Issuer: h.issuer, Downstream: h.downstream}, log)
@@ -131,14 +133,14 @@ func target(name string, events ...string) relay.Target {
 		Schedule: relay.Schedule{Retry: []time.Duration{5 * time.Second, 30 * time.Second}}}
 }
 
-func openStore(t *testing.T, url string, c *clock, log *slog.Logger) *watchedStore {
+func openStore(t *testing.T, url string, c *clock, log *slog.Logger, metrics prometheus.Registerer) *watchedStore {
 	vault, err := crypto.NewVault(crypto.GenerateKey())
 	if err != nil {
 		t.Fatal(err)
 	}
 	const partitions = 2
 	s, err := redisstore.Open(redisstore.Options{
-		URL: url, Prefix: "relay", Partitions: partitions, Vault: vault, Node: "node-1", Clock: c.Now, Log: log,
+		URL: url, Prefix: "relay", Partitions: partitions, Vault: vault, Node: "node-1", Clock: c.Now, Log: log, Metrics: metrics,
 		Retention: redisstore.Retention{Challenges: 72 * time.Hour, Events: 72 * time.Hour, Deliveries: 72 * time.Hour},
 	})
 	if err != nil {

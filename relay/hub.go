@@ -1,19 +1,22 @@
 package relay
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // watchBuffer is how many changes a slow watcher may be behind before it is
 // told to start over from the list instead.
-const watchBuffer = 64
+const watchBuffer = 16
 
 // hub hands the changes of all nodes to those who watch a user, on this node:
 // one subscription to the store serves any number of watchers.
 type hub struct {
 	mu       sync.Mutex
-	watchers map[User]map[*Watch]struct{}
+	watchers map[User][]*Watch
 }
 
-func newHub() *hub { return &hub{watchers: map[User]map[*Watch]struct{}{}} }
+func newHub() *hub { return &hub{watchers: map[User][]*Watch{}} }
 
 // Watch is one watcher of a user's challenges.
 type Watch struct {
@@ -36,17 +39,14 @@ func (h *hub) watch(u User) *Watch {
 	w.close = func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		delete(h.watchers[u], w)
+		h.watchers[u] = slices.DeleteFunc(h.watchers[u], func(other *Watch) bool { return other == w })
 		if len(h.watchers[u]) == 0 {
 			delete(h.watchers, u)
 		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.watchers[u] == nil {
-		h.watchers[u] = map[*Watch]struct{}{}
-	}
-	h.watchers[u][w] = struct{}{}
+	h.watchers[u] = append(h.watchers[u], w)
 	return w
 }
 
@@ -63,7 +63,7 @@ func (h *hub) size() (n int) {
 func (h *hub) publish(u User, challengeID string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for w := range h.watchers[u] {
+	for _, w := range h.watchers[u] {
 		select {
 		case w.changed <- challengeID:
 		default:
@@ -76,7 +76,7 @@ func (h *hub) resync() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, ws := range h.watchers {
-		for w := range ws {
+		for _, w := range ws {
 			w.miss()
 		}
 	}

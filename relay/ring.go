@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // CrowdSize is how many challenges of a holder are looked at to decide about one:
@@ -55,9 +53,9 @@ func (w *Worker) plan(ctx context.Context, c Challenge) (plan, error) {
 	case !w.svc.Push.On:
 		p.silence = silencePushOff
 	}
-	crowd, devices, err := w.svc.around(ctx, c)
+	crowd, devices, err := w.svc.store.Around(ctx, c, w.svc.Push.CardWindow)
 	if err != nil {
-		return p, err
+		return p, fmt.Errorf("read what surrounds the challenge: %w", err)
 	}
 	p.devices = devices
 	switch why := w.svc.Push.silence(c, crowd); {
@@ -74,25 +72,6 @@ func (w *Worker) plan(ctx context.Context, c Challenge) (plan, error) {
 		}
 	}
 	return p, nil
-}
-
-// around reads at the same time what surrounds a challenge, and its owner's devices.
-func (s *Service) around(ctx context.Context, c Challenge) (crowd Crowd, devices Devices, err error) {
-	var g errgroup.Group
-	g.Go(func() (err error) {
-		if crowd, err = s.store.Crowd(ctx, c, s.Push.CardWindow); err != nil {
-			return fmt.Errorf("read what surrounds the challenge: %w", err)
-		}
-		return nil
-	})
-	g.Go(func() (err error) {
-		if devices, err = s.store.Devices(ctx, c.Owner()); err != nil {
-			return fmt.Errorf("read the owner's devices: %w", err)
-		}
-		return nil
-	})
-	err = g.Wait()
-	return crowd, devices, err
 }
 
 // others are the challenges around one, without those that are forgotten.
@@ -185,7 +164,7 @@ func (w *Worker) outdated(ctx context.Context, d Delivery, c Challenge) (string,
 	if now := w.svc.store.Now(); d.Tries == 0 && now.Sub(d.CreatedAt) < planLife {
 		return "", nil
 	}
-	crowd, err := w.svc.store.Crowd(ctx, c, w.svc.Push.CardWindow)
+	crowd, _, err := w.svc.store.Around(ctx, c, w.svc.Push.CardWindow)
 	if err != nil {
 		return "", fmt.Errorf("read what surrounds the challenge: %w", err)
 	}

@@ -42,9 +42,12 @@ type Store interface {
 	// Unassigned lists the pending challenges of a card that have no owner, newest
 	// first.
 	Unassigned(ctx context.Context, h Holder) ([]Challenge, error)
-	// Crowd reads in one round trip what surrounds a challenge; Recent counts those
-	// created within a time before it.
-	Crowd(ctx context.Context, c Challenge, within time.Duration) (Crowd, error)
+	// Around reads in one round trip what surrounds a challenge, and the devices of its
+	// owner; Recent counts those created within a time before it.
+	Around(ctx context.Context, c Challenge, within time.Duration) (Crowd, Devices, error)
+	// ForPush reads in one round trip a user's devices and a challenge: nil if it is
+	// forgotten, or id is "".
+	ForPush(ctx context.Context, u User, id string) (Devices, *Challenge, error)
 	// Named loads challenges, in order; those that are forgotten, or that only a
 	// newer version can read, are left out.
 	Named(ctx context.Context, ids []string) ([]Challenge, error)

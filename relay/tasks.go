@@ -154,9 +154,9 @@ func (w *Worker) tellEnded(ctx context.Context, lease Lease) error {
 	}
 	ctx, span := w.svc.begin(ctx, string(KindEnded), trace.SpanKindInternal, c.Trace)
 	defer end(span, nil, "challenge_id", c.ID, "event_id", c.EventID(), "merchant", c.Merchant, "status", string(c.Status))
-	crowd, devices, err := w.svc.around(ctx, c)
+	crowd, devices, err := w.svc.store.Around(ctx, c, w.svc.Push.CardWindow)
 	if err != nil {
-		return err
+		return fmt.Errorf("read what surrounds the challenge: %w", err)
 	}
 	taken, err := w.takenOver(ctx, c, crowd)
 	if err != nil {

@@ -23,11 +23,12 @@ func benchCommand() *cli.Command {
 			configFlag(),
 			&cli.StringSliceFlag{Name: "server", Usage: "`ADDRESS` of a relay, several times for several; default: server.listen"},
 			&cli.BoolFlag{Name: "print-config", Usage: "prints a configuration for a bench on this machine, and ends"},
-			&cli.StringFlag{Name: "kind", Usage: "challenge (webhook to push) or event (webhook to target)", Value: "challenge"},
+			&cli.StringFlag{Name: "kind", Usage: "challenge (webhook to push), event (webhook to target) or stream (webhook to event stream)", Value: "challenge"},
 			&cli.FloatFlag{Name: "rate", Usage: "webhooks per second, latency counted from when each was due; 0: as fast as --connections allow", Value: 200},
 			&cli.DurationFlag{Name: "duration", Value: 10 * time.Second},
 			&cli.IntFlag{Name: "connections", Usage: "at most so many webhooks under way", Value: 50},
 			&cli.IntFlag{Name: "users", Usage: "cardholders with a device each", Value: 50},
+			&cli.IntFlag{Name: "streams", Usage: "of --kind stream: event streams, each of a cardholder of its own", Value: 10000},
 			&cli.BoolFlag{Name: "approve", Usage: "answers each push with an approve, and measures until the issuer is told"},
 			&cli.StringFlag{Name: "floor", Usage: "also loads the floor at `ADDRESS` (see relay bench floor), in turn with the relay, and prints the ratios"},
 			&cli.IntFlag{Name: "rounds", Usage: "how many runs, of the relay and of the floor", Value: 1},
@@ -46,8 +47,16 @@ func benchCommand() *cli.Command {
 				kind: c.String("kind"), rate: c.Float("rate"), duration: c.Duration("duration"), connections: c.Int("connections"),
 				users: c.Int("users"), approve: c.Bool("approve"),
 			}
+			if load.kind == "stream" {
+				load.users = c.Int("streams")
+				report, err := benchStreams(ctx, cfg, load)
+				if err != nil {
+					return err
+				}
+				return report.print(c.Root().Writer, c.Bool("json"))
+			}
 			if load.kind != "challenge" && load.kind != "event" {
-				return fmt.Errorf("--kind is challenge or event, not %q", load.kind)
+				return fmt.Errorf("--kind is challenge, event or stream, not %q", load.kind)
 			}
 			b, err := newBench(cfg, load.connections)
 			if err != nil {

@@ -107,7 +107,7 @@ func newBench(cfg *configs.Config, connections int) (*bench, error) {
 		return nil, fmt.Errorf("merchants.%s.secrets: %w", merchant, err)
 	}
 	b := &bench{
-		cfg: cfg, merchant: merchant, who: "bench-" + rand.Text()[:8],
+		cfg: cfg, merchant: merchant, who: newWho(),
 		client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: connections + 64}},
 		issuer: sim.NewIssuer(merchant, key, m.IssuerAPI.MerchantID), push: sim.NewPushService(cfg.Push.VAPID.PublicKey),
 		sink: sim.NewDownstream(cfg.Forward.Targets[0].Secrets[0].Reveal()),
@@ -154,8 +154,7 @@ func (b *bench) close() {
 
 func (b *bench) faults() int { return b.push.Faults() + b.sink.Faults() + b.issuer.Faults() }
 
-// run loads the servers at some addresses, and reports.
-func (b *bench) run(ctx context.Context, load benchLoad, addresses ...string) (benchReport, error) {
+func (b *bench) newRun(load benchLoad, addresses ...string) *benchRun {
 	r := &benchRun{
 		bench: b, load: load, faults: b.faults(),
 		answers: newHistogram(), delivery: newHistogram(), confirms: newHistogram(), approve: make(chan sim.Notification, 1<<16),
@@ -163,6 +162,12 @@ func (b *bench) run(ctx context.Context, load benchLoad, addresses ...string) (b
 	for _, a := range addresses {
 		r.bases = append(r.bases, "http://"+a)
 	}
+	return r
+}
+
+// run loads the servers at some addresses, and reports.
+func (b *bench) run(ctx context.Context, load benchLoad, addresses ...string) (benchReport, error) {
+	r := b.newRun(load, addresses...)
 	if load.kind == "challenge" {
 		if err := r.subscribe(ctx); err != nil {
 			return benchReport{}, fmt.Errorf("register the cardholders' devices: %w", err)
@@ -340,6 +345,8 @@ func (r *benchRun) approveAll(ctx context.Context) {
 
 // base is any of the servers: in turn, each would always get the same cards.
 func (r *benchRun) base() string { return r.bases[mathrand.IntN(len(r.bases))] }
+
+func newWho() string { return "bench-" + rand.Text()[:8] }
 
 func (b *bench) user(i int) string { return fmt.Sprintf("%s-%d", b.who, i) }
 

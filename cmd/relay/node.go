@@ -305,13 +305,16 @@ func (n *node) listen() error {
 func (n *node) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.Server.ShutdownTimeout)
 	defer cancel()
-	n.api.Shutdown() // streams would keep the servers open
+	n.api.Shutdown()
 	var errs []error
 	for _, s := range n.servers {
 		if err := s.Shutdown(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("requests were still in flight after server.shutdown_timeout: %w", err))
 			_ = s.Close()
 		}
+	}
+	if err := n.api.Wait(ctx); err != nil {
+		errs = append(errs, fmt.Errorf("event streams were still open after server.shutdown_timeout: %w", err))
 	}
 	defer context.AfterFunc(ctx, n.endWork)()
 	n.close(ctx)

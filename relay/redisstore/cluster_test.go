@@ -74,7 +74,7 @@ func cards(t *testing.T) [testPartitions]string {
 	return found
 }
 
-// failOver lets one goroutine for each partition send events while fail makes
+// failOver lets some goroutines for each partition send events while fail makes
 // another server the master of what the first one's keys are on. Nothing that
 // was acknowledged may be lost, and all goes on by itself.
 func failOver(t *testing.T, url, prefix string, fail func(key string)) {
@@ -100,10 +100,11 @@ func failOver(t *testing.T, url, prefix string, fail func(key string)) {
 	}()
 
 	stop := make(chan struct{})
-	var arrivers [testPartitions]arriver
+	const each = maxBatches + 2 // so that some travel together
+	var arrivers [each * testPartitions]arriver
 	var running sync.WaitGroup
-	for p := range arrivers {
-		running.Go(func() { arrivers[p].run(t, w, n, cards[p], stop) })
+	for i := range arrivers {
+		running.Go(func() { arrivers[i].run(t, w, n, cards[i%testPartitions], stop) })
 	}
 	rest(t.Context(), 200*time.Millisecond)
 	fail(n.keys.due(0))
@@ -125,13 +126,18 @@ func failOver(t *testing.T, url, prefix string, fail func(key string)) {
 	running.Wait()
 
 	refused := 0
-	for p, a := range arrivers {
+	var kept [testPartitions][]relay.Arrival
+	for i, a := range arrivers {
+		p := i % testPartitions
 		t.Logf("partition %d: %d acknowledged, %d refused, the longest gap %s, the longest call %s", p, len(a.acknowledged), a.refused, a.gap.Round(time.Millisecond), a.longest.Round(time.Millisecond))
 		refused += a.refused
 		if a.longest > 2*time.Second {
 			t.Errorf("a call took %s: the ingress must answer within two seconds", a.longest)
 		}
-		checkKept(t, w, n, p, a.acknowledged)
+		kept[p] = append(kept[p], a.acknowledged...)
+	}
+	for p, all := range kept {
+		checkKept(t, w, n, p, all)
 	}
 	if refused == 0 {
 		t.Error("nothing was refused: the master did not fail")

@@ -24,7 +24,7 @@ func newBatch(keys []string, args ...any) batch {
 // add appends a command; its key is always its second word.
 func (b *batch) add(name, key string, words ...any) {
 	b.keys = append(b.keys, key)
-	b.args = append(append(b.args, strconv.Itoa(len(words)+2), name, key), words...)
+	b.args = append(append(b.args, len(words)+2, name, key), words...)
 }
 
 // overwrite replaces a record. It deletes first: a script that begins so is not

@@ -93,11 +93,11 @@ func TestFloodedCard(t *testing.T) {
 	for _, id := range []string{first, last, quiet.Challenge.ID} {
 		ch := w.Load(n, id)
 		c = counter{}
-		crowd, err := n.Crowd(t.Context(), ch, 10*time.Minute)
+		crowd, _, err := n.Around(t.Context(), ch, 10*time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}
-		asked("what surrounds "+id, 1, 0)
+		asked("what surrounds "+id, 1, 1) // the devices
 		if _, err := n.Named(t.Context(), crowd.Others); err != nil {
 			t.Fatal(err)
 		}

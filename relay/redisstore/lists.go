@@ -187,8 +187,8 @@ const (
 	lateSought = 256
 )
 
-// Crowd counts by the indexes alone.
-func (s *Store) Crowd(ctx context.Context, c relay.Challenge, within time.Duration) (relay.Crowd, error) {
+// Around counts by the indexes alone.
+func (s *Store) Around(ctx context.Context, c relay.Challenge, within time.Duration) (relay.Crowd, relay.Devices, error) {
 	h := c.Holder()
 	p := h.Partition(s.Options.Partitions)
 	live := s.keys.live(p, h)
@@ -201,10 +201,11 @@ func (s *Store) Crowd(ctx context.Context, c relay.Challenge, within time.Durati
 	recent := pipe.ZRevRangeByScore(ctx, endedKey, &redis.ZRangeBy{Min: from, Max: to, Count: lateSought})
 	newer := pipe.ZRevRank(ctx, live, liveMember(c))
 	newest := pipe.ZRevRange(ctx, live, 0, relay.CrowdSize) // c may be among them
-	cmds, _ := pipe.Exec(ctx)                               // whose error is that of one of them
+	devices := s.askDevices(ctx, pipe, c.Owner())
+	cmds, _ := pipe.Exec(ctx) // whose error is that of one of them
 	for _, cmd := range cmds {
 		if err := cmd.Err(); err != nil && err != redis.Nil { // nil: it is not live any more
-			return relay.Crowd{}, s.away(err)
+			return relay.Crowd{}, relay.Devices{}, s.away(err)
 		}
 	}
 	late := 0
@@ -214,10 +215,33 @@ func (s *Store) Crowd(ctx context.Context, c relay.Challenge, within time.Durati
 		}
 	}
 	others := slices.DeleteFunc(idsOf(newest.Val()), func(id string) bool { return id == c.ID })
+	d, err := s.devices(c.Owner(), devices)
 	return relay.Crowd{
 		Muted: mute.Val() > 0, Recent: int(lives.Val()+ended.Val()) - late, Newer: int(newer.Val()),
 		Others: others[:min(len(others), relay.CrowdSize)],
-	}, nil
+	}, d, err
+}
+
+// ForPush reads both in one pipeline.
+func (s *Store) ForPush(ctx context.Context, u relay.User, id string) (relay.Devices, *relay.Challenge, error) {
+	pipe := s.rdb.Pipeline()
+	asked := s.askDevices(ctx, pipe, u)
+	var record *redis.StringCmd
+	if p, ok := relay.PartitionOf(id); ok && p < s.Options.Partitions {
+		record = pipe.Get(ctx, s.keys.of(p, id))
+	}
+	if _, err := pipe.Exec(ctx); err != nil && err != redis.Nil {
+		return relay.Devices{}, nil, s.away(err)
+	}
+	d, err := s.devices(u, asked)
+	if err != nil || record == nil || record.Err() == redis.Nil {
+		return d, nil, err
+	}
+	if err := record.Err(); err != nil {
+		return d, nil, s.away(err)
+	}
+	c, err := s.decodeChallenge(id, record.Val())
+	return d, &c, err
 }
 
 // Owner of a card.

@@ -31,9 +31,9 @@ func (s *Store) saveOfUser(ctx context.Context, p int, key, id string, version i
 	return s.commit(ctx, strconv.Itoa(version), noGate, b)
 }
 
-// ofUser reads such a record into v; version 0 is none.
-func (s *Store) ofUser(ctx context.Context, what, key, id string, v any) (version int, err error) {
-	raw, err := s.rdb.Get(ctx, key).Result()
+// ofUser decodes such a record into v, as it was read; version 0 is none.
+func (s *Store) ofUser(what, id string, got *redis.StringCmd, v any) (version int, err error) {
+	raw, err := got.Result()
 	if err == redis.Nil {
 		return 0, nil
 	}
@@ -55,9 +55,17 @@ func (s *Store) SaveDevices(ctx context.Context, d relay.Devices, owe ...relay.D
 
 // Devices of a user.
 func (s *Store) Devices(ctx context.Context, u relay.User) (relay.Devices, error) {
-	d := relay.Devices{User: u}
-	var err error
-	d.Version, err = s.ofUser(ctx, "devices", s.keys.devices(u.Partition(s.Options.Partitions), u), userHolder(u), &d.List)
+	return s.devices(u, s.askDevices(ctx, s.rdb, u))
+}
+
+// askDevices reads a user's devices, alone or in a pipeline, and devices decodes them.
+func (s *Store) askDevices(ctx context.Context, c redis.Cmdable, u relay.User) *redis.StringCmd {
+	return c.Get(ctx, s.keys.devices(u.Partition(s.Options.Partitions), u))
+}
+
+func (s *Store) devices(u relay.User, got *redis.StringCmd) (d relay.Devices, err error) {
+	d.User = u
+	d.Version, err = s.ofUser("devices", userHolder(u), got, &d.List)
 	d.Were = len(d.Active())
 	return d, err
 }
@@ -80,6 +88,6 @@ func (s *Store) SavePasskeys(ctx context.Context, k relay.Passkeys, owe ...relay
 // Passkeys of a user.
 func (s *Store) Passkeys(ctx context.Context, u relay.User) (relay.Passkeys, error) {
 	var stored storedPasskeys
-	version, err := s.ofUser(ctx, "passkeys", s.keys.passkeys(u.Partition(s.Options.Partitions), u), passkeysID(u), &stored)
+	version, err := s.ofUser("passkeys", passkeysID(u), s.rdb.Get(ctx, s.keys.passkeys(u.Partition(s.Options.Partitions), u)), &stored)
 	return relay.Passkeys{User: u, Version: version, List: stored.List, Enrolment: stored.Enrolment}, err
 }

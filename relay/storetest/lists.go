@@ -9,16 +9,17 @@ import (
 )
 
 var lists = map[string]func(*testing.T, *World){
-	"a list is newest first, of all holders":        testList,
-	"a list pages without gaps while things change": testPaging,
-	"nobody sees another user's challenges":         testListIsPrivate,
-	"a former owner keeps his challenges":           testFormerOwner,
-	"ended challenges are forgotten in time":        testListRetention,
-	"a former owner's do not hide one's own":        testForeign,
-	"a list takes many of one instant":              testInstant,
-	"what surrounds a challenge":                    testCrowd,
-	"of a crowd the newest are named":               testBigCrowd,
-	"challenges are loaded in order":                testNamed,
+	"a list is newest first, of all holders":          testList,
+	"a list pages without gaps while things change":   testPaging,
+	"nobody sees another user's challenges":           testListIsPrivate,
+	"a former owner keeps his challenges":             testFormerOwner,
+	"ended challenges are forgotten in time":          testListRetention,
+	"a former owner's do not hide one's own":          testForeign,
+	"a list takes many of one instant":                testInstant,
+	"what surrounds a challenge":                      testCrowd,
+	"of a crowd the newest are named":                 testBigCrowd,
+	"challenges are loaded in order":                  testNamed,
+	"a push reads its user and its challenge at once": testForPush,
 }
 
 func user(id string) relay.User { return relay.User{Merchant: Merchant, ID: id} }
@@ -204,10 +205,13 @@ func testInstant(t *testing.T, w *World) {
 
 func (w *World) crowd(b Backend, c relay.Challenge, within time.Duration) relay.Crowd {
 	w.t.Helper()
-	crowd, err := b.Crowd(w.t.Context(), c, within)
+	crowd, devices, err := b.Around(w.t.Context(), c, within)
 	if err != nil {
-		w.t.Fatalf("Crowd: %v", err)
+		w.t.Fatalf("Around: %v", err)
 	}
+	alone, err := b.Devices(w.t.Context(), c.Owner())
+	equal(w.t, "Devices", err, error(nil))
+	equal(w.t, "the devices around", devices, alone)
 	return crowd
 }
 
@@ -245,6 +249,23 @@ func testBigCrowd(t *testing.T, w *World) {
 	first := w.crowd(w.a, w.Load(w.a, all[len(all)-1]), time.Minute)
 	equal(t, "around the oldest", first.Others, all[:relay.CrowdSize])
 	equal(t, "newer than the oldest", first.Newer, relay.CrowdSize+2)
+}
+
+func testForPush(t *testing.T, w *World) {
+	ctx, u := t.Context(), user("one")
+	if err := w.a.SaveDevices(ctx, relay.Devices{User: u, List: []relay.Subscription{w.device(true)}}); err != nil {
+		t.Fatalf("SaveDevices: %v", err)
+	}
+	c := w.Load(w.a, w.arrived(w.a, "c", "one"))
+	for id, want := range map[string]*relay.Challenge{c.ID: &c, w.ID("chl_", 0): nil, "": nil} {
+		devices, got, err := w.a.ForPush(ctx, u, id)
+		equal(t, "ForPush", err, error(nil))
+		equal(t, "the devices", devices, w.devices(w.a, u))
+		equal(t, "the challenge "+id, got, want)
+	}
+	devices, _, err := w.a.ForPush(ctx, user("two"), c.ID)
+	equal(t, "ForPush", err, error(nil))
+	equal(t, "no devices", devices, relay.Devices{User: user("two")})
 }
 
 func testNamed(t *testing.T, w *World) {

@@ -107,10 +107,10 @@ if challenge ~= '' then
   end
 end
 
-local i = 20
-while i <= #ARGV do
+local call, i, last = redis.call, 20, #ARGV
+while i <= last do
   local n = tonumber(ARGV[i])
-  redis.call(unpack(ARGV, i + 1, i + n))
+  call(unpack(ARGV, i + 1, i + n))
   i = i + n + 1
 end
 return {id, 0, user, learnt}

@@ -29,9 +29,10 @@ if n > 0 and redis.call(unpack(ARGV, i + 1, i + n)) == 0 then
 end
 i = i + n + 1
 
-while i <= #ARGV do
+local call, last = redis.call, #ARGV
+while i <= last do
   n = tonumber(ARGV[i])
-  redis.call(unpack(ARGV, i + 1, i + n))
+  call(unpack(ARGV, i + 1, i + n))
   i = i + n + 1
 end
 return 'ok'
