@@ -21,6 +21,7 @@ func benchCommand() *cli.Command {
 			"The bench plays the issuer, the push service and the downstream target at the addresses which the configuration names.",
 		Flags: []cli.Flag{
 			configFlag(),
+			&cli.StringSliceFlag{Name: "server", Usage: "`ADDRESS` of a relay, several times for several; default: server.listen"},
 			&cli.BoolFlag{Name: "print-config", Usage: "prints a configuration for a bench on this machine, and ends"},
 			&cli.StringFlag{Name: "kind", Usage: "challenge (webhook to push), event (webhook to target) or stream (webhook to event stream)", Value: "challenge"},
 			&cli.FloatFlag{Name: "rate", Usage: "webhooks per second, latency counted from when each was due; 0: as fast as --connections allow", Value: 200},
@@ -62,15 +63,19 @@ func benchCommand() *cli.Command {
 				return err
 			}
 			defer b.close()
+			servers := c.StringSlice("server")
+			if len(servers) == 0 {
+				servers = []string{localAddress(cfg.Server.Listen)}
+			}
 			runs := comparison{}
 			for range max(1, c.Int("rounds")) {
-				report, err := b.run(ctx, localAddress(cfg.Server.Listen), load)
+				report, err := b.run(ctx, load, servers...)
 				if err != nil {
 					return err
 				}
 				runs.Relay = append(runs.Relay, report)
 				if floor := c.String("floor"); floor != "" {
-					if report, err = b.run(ctx, floor, load); err != nil {
+					if report, err = b.run(ctx, load, floor); err != nil {
 						return err
 					}
 					runs.Floor = append(runs.Floor, report)

@@ -12,7 +12,6 @@ import (
 // The addresses of a bench on one machine; a hand-written configuration may name
 // others.
 const (
-	benchPush       = "127.0.0.1:18082"
 	benchDownstream = "127.0.0.1:18083"
 	benchIssuer     = "127.0.0.1:18084"
 	benchFloor      = "127.0.0.1:18085"

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -40,17 +41,19 @@ type bench struct {
 	push     *sim.PushService
 	sink     *sim.Downstream
 	servers  []*http.Server
+	pushURL  string // the push service's
 	who      string // what the users' names begin with: those of an earlier bench have devices that are gone
 	devices  int    // how many users have one
 }
 
-// benchRun is one run against one server. A webhook and what comes of it are brought
-// together by the event's id, of which a challenge's is a part.
+// benchRun is one run against one server, or several on one Redis. A webhook and
+// what comes of it are brought together by the event's id, of which a challenge's
+// is a part.
 type benchRun struct {
 	*bench
 	load   benchLoad
-	base   string // the server's URL
-	faults int    // messages that had failed verification before
+	bases  []string // the servers' URLs
+	faults int      // messages that had failed verification before
 
 	sent     sync.Map // by the common part of the ids: when the webhook was due
 	arrived  sync.Map // by the same: when its delivery came
@@ -117,7 +120,7 @@ func newBench(cfg *configs.Config, connections int) (*bench, error) {
 
 func (b *bench) serve() error {
 	for addr, h := range map[string]http.Handler{
-		benchPush: b.push, hostPort(b.cfg.Forward.Targets[0].URL): b.sink, hostPort(b.cfg.Merchants[b.merchant].IssuerAPI.BaseURL): b.issuer,
+		"127.0.0.1:0": b.push, hostPort(b.cfg.Forward.Targets[0].URL): b.sink, hostPort(b.cfg.Merchants[b.merchant].IssuerAPI.BaseURL): b.issuer,
 	} {
 		ln, err := net.Listen("tcp", addr)
 		if err != nil {
@@ -126,6 +129,9 @@ func (b *bench) serve() error {
 		}
 		srv := &http.Server{Handler: h, ReadHeaderTimeout: headerTimeout}
 		b.servers = append(b.servers, srv)
+		if h == http.Handler(b.push) {
+			b.pushURL = "http://" + ln.Addr().String()
+		}
 		go func() { _ = srv.Serve(ln) }() // ends with close
 	}
 	return nil
@@ -148,16 +154,20 @@ func (b *bench) close() {
 
 func (b *bench) faults() int { return b.push.Faults() + b.sink.Faults() + b.issuer.Faults() }
 
-func (b *bench) newRun(address string, load benchLoad) *benchRun {
-	return &benchRun{
-		bench: b, load: load, base: "http://" + address, faults: b.faults(),
+func (b *bench) newRun(load benchLoad, addresses ...string) *benchRun {
+	r := &benchRun{
+		bench: b, load: load, faults: b.faults(),
 		answers: newHistogram(), delivery: newHistogram(), confirms: newHistogram(), approve: make(chan sim.Notification, 1<<16),
 	}
+	for _, a := range addresses {
+		r.bases = append(r.bases, "http://"+a)
+	}
+	return r
 }
 
-// run loads the server at an address, and reports.
-func (b *bench) run(ctx context.Context, address string, load benchLoad) (benchReport, error) {
-	r := b.newRun(address, load)
+// run loads the servers at some addresses, and reports.
+func (b *bench) run(ctx context.Context, load benchLoad, addresses ...string) (benchReport, error) {
+	r := b.newRun(load, addresses...)
 	if load.kind == "challenge" {
 		if err := r.subscribe(ctx); err != nil {
 			return benchReport{}, fmt.Errorf("register the cardholders' devices: %w", err)
@@ -254,7 +264,7 @@ func pause(ctx context.Context, d time.Duration) {
 func (r *benchRun) post(ctx context.Context, due time.Time) {
 	n := r.nSent.Add(1)
 	typ, payload := r.webhook(n)
-	a, err := r.issuer.Post(ctx, r.base, typ, payload)
+	a, err := r.issuer.Post(ctx, r.base(), typ, payload)
 	id, _ := a.Body["event_id"].(string)
 	if err != nil || a.Status != http.StatusOK || a.Body["status"] != "accepted" || len(id) < 5 {
 		r.nErr.Add(1)
@@ -333,6 +343,9 @@ func (r *benchRun) approveAll(ctx context.Context) {
 	}
 }
 
+// base is any of the servers: in turn, each would always get the same cards.
+func (r *benchRun) base() string { return r.bases[mathrand.IntN(len(r.bases))] }
+
 func newWho() string { return "bench-" + rand.Text()[:8] }
 
 func (b *bench) user(i int) string { return fmt.Sprintf("%s-%d", b.who, i) }
@@ -349,7 +362,7 @@ func (r *benchRun) subscribe(ctx context.Context) error {
 			}
 			wait, cancel := context.WithTimeout(ctx, 10*time.Second)
 			defer cancel()
-			return r.cardholder(token).register(wait, r.push.Subscribe("http://"+benchPush))
+			return r.cardholder(token).register(wait, r.push.Subscribe(r.pushURL))
 		})
 	}
 	r.devices = max(r.devices, r.load.users)
@@ -357,5 +370,5 @@ func (r *benchRun) subscribe(ctx context.Context) error {
 }
 
 func (r *benchRun) cardholder(token string) cardholder {
-	return cardholder{client: r.client, base: r.base, token: token}
+	return cardholder{client: r.client, base: r.base(), token: token}
 }

@@ -91,7 +91,7 @@ func newStreamBench(cfg *configs.Config, load benchLoad, merchant string, key []
 		issuer: sim.NewIssuer(merchant, key, ""), push: sim.NewPushService(""), sink: sim.NewDownstream(),
 	}
 	return &streamBench{
-		benchRun: b.newRun(localAddress(cfg.Server.Listen), load), admin: "http://" + localAddress(cfg.Server.AdminListen), open: make([]net.Conn, load.users),
+		benchRun: b.newRun(load, localAddress(cfg.Server.Listen)), admin: "http://" + localAddress(cfg.Server.AdminListen), open: make([]net.Conn, load.users),
 	}
 }
 
@@ -134,7 +134,7 @@ func (b *streamBench) openStream(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.base+"/v1/events", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.base()+"/v1/events", nil)
 	if err != nil {
 		return err
 	}

@@ -31,6 +31,7 @@ var room = []struct {
 	{"duplicate memory", 120, known, unknown},
 	{"subscription", 600, (*filler).subscribe, nil},
 	{"forwarded event", 0, unknown, nil},
+	{"card of a cardholder", 0, func(f *filler, ctx context.Context, i int) error { return f.own(ctx, 1_000_000+i) }, nil}, // beside those that have an owner
 }
 
 func known(f *filler, ctx context.Context, i int) error   { return f.forwarded(ctx, i, "core", true) }
