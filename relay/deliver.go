@@ -184,7 +184,7 @@ func (w *Worker) live(ctx context.Context, n *push.Notice, c Challenge, u User, 
 // life, so that what is told to the cardholder then stays true.
 func (w *Worker) confirm(ctx context.Context, lease Lease) error {
 	d := lease.Delivery
-	c, err := w.svc.store.Challenge(ctx, d.ChallengeID)
+	c, err := w.subject(ctx, lease)
 	if errors.Is(err, ErrNotFound) || err == nil && c.Status != Confirming {
 		return w.settle(ctx, lease, w.dropped(d, "the challenge has ended"), Step{})
 	}

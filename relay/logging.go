@@ -27,6 +27,9 @@ func (s *Service) logEvent(ctx context.Context, m *Merchant, a Arrival, r Receip
 	if r.Status == Quarantined {
 		level = slog.LevelWarn
 	}
+	if !s.log.Enabled(ctx, level) {
+		return
+	}
 	attrs := make([]slog.Attr, 0, 10)
 	attrs = append(attrs, slog.String("event_id", r.EventID), slog.String("merchant", ev.Merchant), slog.String("type", ev.Type),
 		slog.String("status", string(r.Status)), slog.String("outcome", string(ev.Outcome)))

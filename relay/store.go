@@ -168,6 +168,9 @@ type Lease struct {
 	Partition int
 	Entry     string // the stream entry
 	Handed    int    // how many times the entry was handed out before, to nodes that died
+	// Known is the delivery's challenge as the step has written it that handed the
+	// lease over; else nil.
+	Known *Challenge
 }
 
 // Arrival is everything that one webhook writes.

@@ -18,7 +18,7 @@ func (w *Worker) announce(ctx context.Context, lease Lease) error {
 	if err := w.supersede(ctx, d); err != nil {
 		return err
 	}
-	c, err := w.svc.store.Challenge(ctx, d.ChallengeID)
+	c, err := w.subject(ctx, lease)
 	if errors.Is(err, ErrNotFound) {
 		return w.settle(ctx, lease, d, Step{})
 	}
@@ -34,6 +34,15 @@ func (w *Worker) announce(ctx context.Context, lease Lease) error {
 	return w.swapRecord(ctx, lease, d, &c, func(c Challenge, now time.Time) (Challenge, func(*Step)) {
 		return w.announced(c, plan, now)
 	})
+}
+
+// subject is the challenge that a delivery is about. What was handed over with the
+// lease is good for the first try: whether it has changed since, its version tells.
+func (w *Worker) subject(ctx context.Context, lease Lease) (Challenge, error) {
+	if lease.Known != nil {
+		return *lease.Known, nil
+	}
+	return w.svc.store.Challenge(ctx, lease.Delivery.ChallengeID)
 }
 
 // announced is the pure part: the challenge as announced, and what that owes.

@@ -70,6 +70,7 @@ func (s *watchedStore) see(leases []relay.Lease) []relay.Lease {
 		if s.hold == nil || !s.hold(l) {
 			return false
 		}
+		l.Known = nil // by then it may have changed
 		s.aside = append(s.aside, l)
 		return true
 	})

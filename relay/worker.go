@@ -204,7 +204,11 @@ func (w *Worker) start(lease Lease) {
 // handle runs one lease until it is settled. What this node cannot do is left to
 // others, and tried again later.
 func (w *Worker) handle(ctx context.Context, l *lane, lease Lease) {
-	err := w.persist(ctx, lease.Delivery, func() error { return w.safely(ctx, l, lease) })
+	err := w.persist(ctx, lease.Delivery, func() error {
+		this := lease
+		lease.Known = nil // if the store is away meanwhile, it may have changed
+		return w.safely(ctx, l, this)
+	})
 	if err == nil || ctx.Err() != nil {
 		return
 	}
@@ -325,6 +329,9 @@ func (w *Worker) settled(ctx context.Context, lease Lease, d Delivery) {
 		level = slog.LevelWarn
 	case d.Status == DeliveryDead:
 		level = slog.LevelError
+	}
+	if !w.log.Enabled(ctx, level) {
+		return
 	}
 	attrs := []slog.Attr{slog.String("delivery_id", d.ID), slog.String("kind", string(d.Kind)), slog.String("status", string(d.Status)), slog.String("target", d.Target),
 		slog.String("merchant", d.Merchant), slog.Int("attempt", d.Tries)}

@@ -204,6 +204,7 @@ func (n *node) startWork(ctx context.Context) {
 	n.work.Go(func() { n.service.Sample(ctx) })
 	n.work.Go(func() { n.watchRedis(ctx) })
 	n.work.Go(func() { n.store.KeepSealed(ctx) })
+	n.work.Go(func() { tuneCollector(ctx) })
 }
 
 // How often Redis is looked at: whether it answers, and how it is set up.

@@ -18,7 +18,7 @@ import (
 
 // maxBatches are under way to one master at once. One would let each script wait for
 // a whole round trip of others; many would make batches of one.
-const maxBatches = 2
+const maxBatches = 4
 
 // call is a script that is to run.
 type call struct {

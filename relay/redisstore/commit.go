@@ -13,8 +13,15 @@ import (
 type batch struct {
 	keys   []string
 	args   []any
-	renews []string     // indexes whose life it renews
-	owes   []relay.Lane // where it adds what is owed at once
+	renews []string  // indexes whose life it renews
+	owes   []owedNow // what it owes at once
+}
+
+// owedNow is an entry of a lane; an inner step of the script's own has no text here.
+type owedNow struct {
+	lane     relay.Lane
+	raw      string
+	delivery relay.Delivery
 }
 
 // newBatch begins with what the script itself takes; there is room for an arrival.
@@ -88,9 +95,19 @@ func (s *Store) Arrive(ctx context.Context, a relay.Arrival) (relay.Arrived, err
 		s.indexEnd(&b, p, *c)
 	default:
 		s.counted(&b, p, "", c.Status)
-		b.owes = append(b.owes, relay.LaneTasks) // its announcement, by the script
+		b.owes = append(b.owes, owedNow{lane: relay.LaneTasks}) // its announcement, by the script
 	}
-	then := s.handedOver(&b, p)
+	var known func(reply any) *relay.Challenge
+	if c := a.Challenge; c != nil {
+		known = func(reply any) *relay.Challenge {
+			got, err := arrived(reply, ev.ID)
+			if err != nil || got.Duplicate {
+				return nil
+			}
+			return asWritten(*c, 1, got.UserID)
+		}
+	}
+	then := s.handedOver(&b, p, known)
 	res, err := s.runThen(ctx, then, arriveScript, b.keys, b.args...)
 	if err != nil {
 		return relay.Arrived{}, err
@@ -149,8 +166,9 @@ func (s *Store) addOwed(b *batch, p int, d relay.Delivery, fresh bool) {
 		b.add("HINCRBY", s.keys.owed(p), string(d.Lane()), 1)
 	}
 	if d.Next.IsZero() {
-		b.owes = append(b.owes, d.Lane())
-		b.add("XADD", s.keys.lane(p, d.Lane()), "*", "d", s.encodeEntry(d, false))
+		raw := s.encodeEntry(d, false)
+		b.owes = append(b.owes, owedNow{d.Lane(), raw, d})
+		b.add("XADD", s.keys.lane(p, d.Lane()), "*", "d", raw)
 		return
 	}
 	s.addDue(b, p, d, false)
@@ -209,7 +227,11 @@ func (s *Store) Commit(ctx context.Context, st relay.Step) error {
 	if st.Mute > 0 && st.Challenge != nil {
 		b.add("SET", s.keys.mute(p, st.Challenge.Holder()), "1", "PX", st.Mute.Milliseconds())
 	}
-	then := s.handedOver(&b, p)
+	var known func(any) *relay.Challenge
+	if c := st.Challenge; c != nil {
+		known = func(any) *relay.Challenge { return asWritten(*c, c.Version+1, c.UserID) }
+	}
+	then := s.handedOver(&b, p, known)
 	return s.commitThen(ctx, version, gate, b, then)
 }
 

@@ -36,6 +36,10 @@ func (s *Store) HandOver(open func(relay.Lane) bool, take func([]relay.Lease, er
 	}
 }
 
+// alsoHanded is how many older entries of a lane are handed over with the step's own,
+// which they come before.
+const alsoHanded = 4
+
 // begin tells whether a script may hand something over; then done must be called.
 func (h *handover) begin() bool {
 	h.mu.RLock()
@@ -48,15 +52,16 @@ func (h *handover) begin() bool {
 
 // handedOver adds to a batch the reads of what it owes at once, and returns what is to
 // be done with the script's last result; nil if there is none. A node whose heart does
-// not beat is handed nothing: nobody would look for it there.
-func (s *Store) handedOver(b *batch, p int) func(reply any, err error) {
+// not beat is handed nothing: nobody would look for it there. known is the challenge
+// that the step writes, made of the script's reply; or nil.
+func (s *Store) handedOver(b *batch, p int, known func(reply any) *relay.Challenge) func(reply any, err error) {
 	h := s.hand.Load()
 	if h == nil || len(b.owes) == 0 || time.Since(s.heart.last()) >= nodeLife || !h.begin() {
 		return nil
 	}
 	count := map[relay.Lane]int{}
-	for _, l := range b.owes {
-		count[l]++
+	for _, o := range b.owes {
+		count[o.lane]++
 	}
 	var lanes []relay.Lane
 	for l, n := range count {
@@ -64,9 +69,10 @@ func (s *Store) handedOver(b *batch, p int) func(reply any, err error) {
 			lanes = append(lanes, l)
 			key := s.keys.lane(p, l)
 			b.keys = append(b.keys, key)
-			b.args = append(b.args, 9, "XREADGROUP", "GROUP", group, s.Node, "COUNT", n, "STREAMS", key, ">")
+			b.args = append(b.args, 9, "XREADGROUP", "GROUP", group, s.Node, "COUNT", n+alsoHanded, "STREAMS", key, ">")
 		}
 	}
+	owes := b.owes
 	done := sync.OnceFunc(h.busy.Done)
 	if len(lanes) == 0 {
 		done()
@@ -78,14 +84,22 @@ func (s *Store) handedOver(b *batch, p int) func(reply any, err error) {
 			h.take(nil, s.away(err))
 			return
 		}
+		var c *relay.Challenge
+		if known != nil {
+			c = known(reply)
+		}
 		for _, stream := range handed(reply) {
 			lane := relay.Lane(strings.TrimPrefix(stream.Stream, s.keys.laneBase(p)))
 			var leases []relay.Lease
 			for _, m := range stream.Messages {
 				raw, _ := m.Values["d"].(string)
-				d, recorded, err := s.decodeEntry(raw)
+				d, recorded, err := s.decodeOwed(raw, owes)
 				if err == nil && !recorded {
-					leases = append(leases, relay.Lease{Delivery: d, Partition: p, Entry: m.ID})
+					l := relay.Lease{Delivery: d, Partition: p, Entry: m.ID}
+					if c != nil && c.ID == d.ChallengeID {
+						l.Known = c
+					}
+					leases = append(leases, l)
 					continue
 				}
 				// It is not this step's own, and what it needs may be another script.
@@ -94,6 +108,30 @@ func (s *Store) handedOver(b *batch, p int) func(reply any, err error) {
 			h.take(leases, nil)
 		}
 	}
+}
+
+// decodeOwed is decodeEntry for what is most likely one of these.
+func (s *Store) decodeOwed(raw string, owes []owedNow) (d relay.Delivery, recorded bool, err error) {
+	for _, o := range owes {
+		if o.raw == raw && raw != "" {
+			return o.delivery, false, nil
+		}
+	}
+	return s.decodeEntry(raw)
+}
+
+// asWritten is a challenge as it would be read after it was written with a version and
+// an owner.
+func asWritten(c relay.Challenge, version int, user string) *relay.Challenge {
+	at := func(t time.Time) time.Time {
+		if t.IsZero() {
+			return t
+		}
+		return time.UnixMilli(ms(t)).UTC()
+	}
+	c.Version, c.UserID, c.CreatedAt = version, user, relay.TimeOf(c.ID)
+	c.OccurredAt, c.ExpiresAt, c.RevealedAt, c.EndedAt = at(c.OccurredAt), at(c.ExpiresAt), at(c.RevealedAt), at(c.EndedAt)
+	return &c
 }
 
 // handed is what the scripts return at the end: the replies of XREADGROUP.

@@ -18,6 +18,7 @@ var nodes = map[string]func(*testing.T, *World){
 	"a reader without lanes waits, too":               testLeaseNoLanes,
 	"a read is bounded, and hands out each once":      testLeaseCount,
 	"a read is confined to its lanes and partition":   testLeaseLanes,
+	"what a step owes is handed over in it":           testHandOver,
 	"what a dead node held is taken over by one":      testTakeOver,
 	"leaving hands over at once":                      testLeave,
 	"a dead node is forgotten when nothing is left":   testForget,

@@ -118,11 +118,16 @@ func TestTakeOver(t *testing.T) {
 		t.FailNow()
 	}
 	hang.Store(false)
-	dying.proxy.loseAnswers()
 	for n := range swallowed {
 		w.mustPost(t, 1, "CARD_3DS", map[string]any{
-			"card_id": fmt.Sprintf("swallowed-%d", n), "user_id": "u1", "auth_id": fmt.Sprintf("S-%d", n), "merchant_name": "Swallowed", "amount": "1.00", "currency": "EUR",
+			"card_id": fmt.Sprintf("swallowed-%d", n), "auth_id": fmt.Sprintf("S-%d", n), "merchant_name": "Swallowed", "amount": "1.00", "currency": "EUR",
 		})
+	}
+	// What a step of a node owes is handed over in it, so what a dying node is to read
+	// must be owed by others: here, to give challenges to who owns their card.
+	dying.proxy.loseAnswers()
+	for n := range swallowed {
+		heir.assign(t, fmt.Sprintf("swallowed-%d", n), "u1")
 	}
 	dying.kill()
 	got.begin()
@@ -188,6 +193,24 @@ func (w *world) mustPost(t *testing.T, node int, typ string, payload map[string]
 		t.Fatalf("%s: %d %s, %v", typ, a.Status, a.Raw, err)
 	}
 	return id
+}
+
+// assign says whose a card is.
+func (n *node) assign(t *testing.T, card, user string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, n.admin()+"/ops/v1/merchants/acme/cards/"+card, strings.NewReader(`{"user_id":"`+user+`"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := probe.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode >= 300 {
+		t.Fatalf("assign a card: %s", res.Status)
+	}
 }
 
 // patientNodes lets the nodes wait long for outside parties: what hangs is to be
