@@ -13,7 +13,7 @@ import (
 // lives, as by default, or garbageKept if that is more. GOGC, if it is set, is left
 // alone; GOMEMLIMIT holds anyway.
 const (
-	garbageKept  = 64 << 20
+	garbageKept  = 32 << 20
 	collectEvery = 5 * time.Second // how often the share is set anew
 )
 

@@ -157,9 +157,9 @@ func (s *Store) exec(ctx context.Context, master redis.UniversalClient, calls []
 	}
 }
 
-// send sends calls in one pipeline. WAIT is about all
-// that the master had written before, so that who asks again, and is told what an
-// earlier call wrote, waits for that as well.
+// send sends calls in one pipeline. WAIT is about all that the master had written
+// before, so that who asks again, and is told what an earlier call wrote, waits for
+// that as well.
 func (s *Store) send(ctx context.Context, master redis.UniversalClient, calls []*call) {
 	if c := calls[0]; len(calls) == 1 && s.WaitReplicas == 0 {
 		c.value, c.err = c.script.Run(ctx, s.rdb, c.keys, c.args...).Result()

@@ -97,17 +97,16 @@ func (s *Store) Arrive(ctx context.Context, a relay.Arrival) (relay.Arrived, err
 		s.counted(&b, p, "", c.Status)
 		b.owes = append(b.owes, owedNow{lane: relay.LaneTasks}) // its announcement, by the script
 	}
-	var known func(reply any) *relay.Challenge
-	if c := a.Challenge; c != nil {
-		known = func(reply any) *relay.Challenge {
-			got, err := arrived(reply, ev.ID)
-			if err != nil || got.Duplicate {
-				return nil
-			}
-			return asWritten(*c, 1, got.UserID)
+	then := s.handedOver(&b, p, func(reply any) (*relay.Challenge, bool) {
+		got, err := arrived(reply, ev.ID)
+		if v, _ := reply.([]any); err != nil || v[1] != int64(0) {
+			return nil, err == nil && !got.Duplicate // but of itself
 		}
-	}
-	then := s.handedOver(&b, p, known)
+		if c := a.Challenge; c != nil {
+			return asWritten(*c, 1, got.UserID), false
+		}
+		return nil, false
+	})
 	res, err := s.runThen(ctx, then, arriveScript, b.keys, b.args...)
 	if err != nil {
 		return relay.Arrived{}, err
@@ -227,11 +226,14 @@ func (s *Store) Commit(ctx context.Context, st relay.Step) error {
 	if st.Mute > 0 && st.Challenge != nil {
 		b.add("SET", s.keys.mute(p, st.Challenge.Holder()), "1", "PX", st.Mute.Milliseconds())
 	}
-	var known func(any) *relay.Challenge
-	if c := st.Challenge; c != nil {
-		known = func(any) *relay.Challenge { return asWritten(*c, c.Version+1, c.UserID) }
-	}
-	then := s.handedOver(&b, p, known)
+	then := s.handedOver(&b, p, func(reply any) (*relay.Challenge, bool) {
+		v, _ := reply.([]any)
+		again := len(v) == 0 || v[0] != "ok" // as also after a lost race
+		if c := st.Challenge; c != nil {
+			return asWritten(*c, c.Version+1, c.UserID), again
+		}
+		return nil, again
+	})
 	return s.commitThen(ctx, version, gate, b, then)
 }
 

@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"time"
@@ -12,9 +13,9 @@ import (
 )
 
 // handover hands what a step owes at once to the node that makes the step, in the
-// step's own script: a read of the lane, by this node, after it was added to. So an
-// idle node need not be woken for it, which takes longer than all else that Redis does
-// for a webhook.
+// step's own script: a read of the lane, by this node, after it was added to. A loaded
+// node's readers, one a partition, bring few entries each, and fall behind; they are
+// for the rest, and for other nodes.
 type handover struct {
 	open func(relay.Lane) bool
 	take func([]relay.Lease, error)
@@ -36,6 +37,8 @@ func (s *Store) HandOver(open func(relay.Lane) bool, take func([]relay.Lease, er
 	}
 }
 
+var errAnswerLost = errors.New("a script may have run before, and its answer was lost")
+
 // alsoHanded is how many older entries of a lane are handed over with the step's own,
 // which they come before.
 const alsoHanded = 4
@@ -52,9 +55,10 @@ func (h *handover) begin() bool {
 
 // handedOver adds to a batch the reads of what it owes at once, and returns what is to
 // be done with the script's last result; nil if there is none. A node whose heart does
-// not beat is handed nothing: nobody would look for it there. known is the challenge
-// that the step writes, made of the script's reply; or nil.
-func (s *Store) handedOver(b *batch, p int, known func(reply any) *relay.Challenge) func(reply any, err error) {
+// not beat is handed nothing: nobody would look for it there. written reads the reply:
+// the challenge that was written, or nil, and whether the script may have run before,
+// when its answer was lost.
+func (s *Store) handedOver(b *batch, p int, written func(reply any) (known *relay.Challenge, again bool)) func(reply any, err error) {
 	h := s.hand.Load()
 	if h == nil || len(b.owes) == 0 || time.Since(s.heart.last()) >= nodeLife || !h.begin() {
 		return nil
@@ -84,9 +88,10 @@ func (s *Store) handedOver(b *batch, p int, known func(reply any) *relay.Challen
 			h.take(nil, s.away(err))
 			return
 		}
-		var c *relay.Challenge
-		if known != nil {
-			c = known(reply)
+		c, again := written(reply)
+		if again {
+			h.take(nil, errAnswerLost)
+			return
 		}
 		for _, stream := range handed(reply) {
 			lane := relay.Lane(strings.TrimPrefix(stream.Stream, s.keys.laneBase(p)))
