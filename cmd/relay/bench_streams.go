@@ -87,7 +87,7 @@ func benchStreams(ctx context.Context, cfg *configs.Config, load benchLoad) (str
 
 func newStreamBench(cfg *configs.Config, load benchLoad, merchant string, key []byte) *streamBench {
 	b := &bench{
-		cfg: cfg, merchant: merchant, who: newWho(), client: &http.Client{Timeout: 10 * time.Second},
+		cfg: cfg, merchant: merchant, who: newWho(), client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: load.connections}},
 		issuer: sim.NewIssuer(merchant, key, ""), push: sim.NewPushService(""), sink: sim.NewDownstream(),
 	}
 	return &streamBench{
@@ -219,6 +219,7 @@ func (b *streamBench) closeStreams() {
 		}
 	}
 	b.reads.Wait()
+	b.client.CloseIdleConnections() // also those that were opened in vain, for which a server that stops would wait
 }
 
 // cost is what each stream has added to the relay's memory.

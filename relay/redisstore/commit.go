@@ -57,6 +57,30 @@ const (
 
 // Arrive runs the arrival script, once.
 func (s *Store) Arrive(ctx context.Context, a relay.Arrival) (relay.Arrived, error) {
+	b := s.arrivalBatch(a)
+	then := s.handedOver(&b, a.Partition, func(reply any) (*relay.Challenge, bool) {
+		got, err := arrived(reply, a.Event.ID)
+		if v, _ := reply.([]any); err != nil || v[1] != int64(0) {
+			return nil, err == nil && !got.Duplicate // but of itself
+		}
+		if c := a.Challenge; c != nil {
+			return asWritten(*c, 1, got.UserID), false
+		}
+		return nil, false
+	})
+	res, err := s.runThen(ctx, then, arriveScript, b.keys, b.args...)
+	if err != nil {
+		return relay.Arrived{}, err
+	}
+	got, err := arrived(res, a.Event.ID)
+	if err == nil && !got.Duplicate {
+		s.renewal(b)
+	}
+	return got, err
+}
+
+// arrivalBatch is everything that an arrival writes.
+func (s *Store) arrivalBatch(a relay.Arrival) batch {
 	p, ev := a.Partition, a.Event
 	h := relay.Holder{Merchant: ev.Merchant, CardID: ev.CardID}
 	dup := s.duplicates(a)
@@ -97,25 +121,7 @@ func (s *Store) Arrive(ctx context.Context, a relay.Arrival) (relay.Arrived, err
 		s.counted(&b, p, "", c.Status)
 		b.owes = append(b.owes, owedNow{lane: relay.LaneTasks}) // its announcement, by the script
 	}
-	then := s.handedOver(&b, p, func(reply any) (*relay.Challenge, bool) {
-		got, err := arrived(reply, ev.ID)
-		if v, _ := reply.([]any); err != nil || v[1] != int64(0) {
-			return nil, err == nil && !got.Duplicate // but of itself
-		}
-		if c := a.Challenge; c != nil {
-			return asWritten(*c, 1, got.UserID), false
-		}
-		return nil, false
-	})
-	res, err := s.runThen(ctx, then, arriveScript, b.keys, b.args...)
-	if err != nil {
-		return relay.Arrived{}, err
-	}
-	got, err := arrived(res, ev.ID)
-	if err == nil && !got.Duplicate {
-		s.renewal(b)
-	}
-	return got, err
+	return b
 }
 
 func challengeKey(a relay.Arrival) string {

@@ -3,8 +3,10 @@
 //
 // Guarantees. An arrival is one round trip and one script; every other change of
 // a challenge is a compare-and-swap of its version, written in one script with
-// everything that is owed because of it. Every key of one partition carries one
-// hash tag, so each script stays in one slot of a cluster. What is owed survives
+// everything that is owed because of it. Scripts that come while others are under way
+// travel together (batch.go), and what a step owes at once is handed to its own node
+// with its answer (handover.go). Every key of one partition carries one hash tag, so
+// each script stays in one slot of a cluster. What is owed survives
 // this process: it is a stream entry, or a member of the sorted set of what is
 // due later, until a settlement removes it. Event bodies, codes and subscription
 // keys are sealed (crypto.Vault) with their record's id; what an older key has sealed
