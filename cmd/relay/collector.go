@@ -14,7 +14,7 @@ import (
 // alone; GOMEMLIMIT holds anyway.
 const (
 	garbageKept  = 32 << 20
-	collectEvery = 5 * time.Second // how often the share is set anew
+	collectEvery = time.Second // how often the share is looked at: streams open by the thousand a second
 )
 
 // tuneCollector runs until ctx ends.
@@ -25,13 +25,16 @@ func tuneCollector(ctx context.Context) {
 	tick := time.NewTicker(collectEvery)
 	defer tick.Stop()
 	lives := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
-	for {
+	for set := 0; ; {
 		metrics.Read(lives)
 		sum := uint64(1)
 		for _, s := range lives {
 			sum += s.Value.Uint64()
 		}
-		debug.SetGCPercent(collectorShare(sum))
+		if share := collectorShare(sum); share < set*9/10 || share > set*11/10 { // to set it stops everything for a moment
+			debug.SetGCPercent(share)
+			set = share
+		}
 		select {
 		case <-ctx.Done():
 			return
