@@ -145,7 +145,7 @@ func (s *Store) start(ctx context.Context, lanes []relay.Lane) error {
 // unpersisted is a Redis that writes no files: to write them anew, while they grow,
 // would disturb what is measured.
 func unpersisted(b *testing.B) *redistest.Server {
-	return redistest.Start(b, "--appendonly", "no", "--enable-debug-command", "local")
+	return redistest.Start(b, "--appendonly", "no", "--enable-debug-command", "local", "--hz", "500") // hz: how soon it has moved its tables
 }
 
 // moved waits until Redis has moved its tables to their new size, which it does by and
