@@ -334,7 +334,7 @@ func (w *Worker) outgoing(ctx context.Context, t Target, ev Event, d Delivery) (
 	if ev.Outcome != OutcomeChallenge {
 		return m, nil, nil
 	}
-	c, err := w.svc.store.Challenge(ctx, challengeOf(ev.ID))
+	c, err := w.svc.store.Challenge(ctx, ChallengeOf(ev.ID))
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return m, nil, fmt.Errorf("load the challenge of the event: %w", err)
 	}

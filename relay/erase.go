@@ -102,7 +102,7 @@ func (s *Service) eraseRecords(ctx context.Context, u User, cards []CardOwner) e
 
 func (s *Service) eraseEvent(ctx context.Context, ev Event) error {
 	if ev.Outcome == OutcomeChallenge {
-		c, err := s.swap(ctx, challengeOf(ev.ID), func(c Challenge, now time.Time) (Challenge, error) {
+		c, err := s.swap(ctx, ChallengeOf(ev.ID), func(c Challenge, now time.Time) (Challenge, error) {
 			return c.At(now).Cancel("the cardholder was erased", now), nil
 		}, nil)
 		switch {

@@ -173,7 +173,7 @@ func validType(s string) bool {
 func (r Reading) challenge(ev Event, body Secret) Challenge {
 	f := r.Fields
 	c := Challenge{
-		ID: challengeOf(ev.ID), Merchant: ev.Merchant, Type: ev.Type, Kind: r.Kind, Method: r.Method, Status: Pending,
+		ID: ChallengeOf(ev.ID), Merchant: ev.Merchant, Type: ev.Type, Kind: r.Kind, Method: r.Method, Status: Pending,
 		UserID: f.UserID, Named: f.UserID, CardID: ev.CardID, Last4: f.Last4, Payee: f.Payee, Country: f.Country,
 		Amount: f.Amount, Currency: f.Currency, Reference: f.Reference, Wallet: f.Wallet,
 		OccurredAt: f.Occurred, CreatedAt: ev.ReceivedAt, ExpiresAt: r.ExpiresAt, Secret: body,

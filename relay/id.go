@@ -61,9 +61,11 @@ func TimePart(t time.Time) string {
 	return id.String()[:timePart]
 }
 
-// challengeOf and eventOf: a challenge and the event it came from share all but
+// ChallengeOf and eventOf: a challenge and the event it came from share all but
 // the prefix, so neither record has to name the other.
-func challengeOf(eventID string) string { return prefixChallenge + eventID[len(prefixEvent):] }
+func ChallengeOf(eventID string) string {
+	return prefixChallenge + strings.TrimPrefix(eventID, prefixEvent)
+}
 
 func eventOf(challengeID string) string { return prefixEvent + challengeID[len(prefixChallenge):] }
 

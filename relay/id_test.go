@@ -16,7 +16,7 @@ func TestIDs(t *testing.T) {
 			t.Fatalf("id %s: partition %d, %v; want %d", id, got, ok, partition)
 		}
 		seen[id] = true
-		c := challengeOf(id)
+		c := ChallengeOf(id)
 		if got, ok := PartitionOf(c); !ok || got != partition || eventOf(c) != id || !IsChallengeID(c) || IsChallengeID(id) {
 			t.Fatalf("challenge %s of event %s, and back %s", c, id, eventOf(c))
 		}

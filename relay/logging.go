@@ -37,7 +37,7 @@ func (s *Service) logEvent(ctx context.Context, m *Merchant, a Arrival, r Receip
 		attrs = given(attrs, "record_id", record)
 	}
 	if a.Challenge != nil {
-		attrs = append(attrs, slog.String("challenge_id", challengeOf(r.EventID)))
+		attrs = append(attrs, slog.String("challenge_id", ChallengeOf(r.EventID)))
 	}
 	if user == "" {
 		user = ev.UserID

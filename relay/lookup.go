@@ -105,7 +105,7 @@ func (s *Service) viewEvents(ctx context.Context, events []Event) ([]EventView, 
 	for _, ev := range events {
 		body := ev.Secret.Body
 		if ev.Outcome == OutcomeChallenge {
-			c, err := s.store.Challenge(ctx, challengeOf(ev.ID))
+			c, err := s.store.Challenge(ctx, ChallengeOf(ev.ID))
 			if err != nil && !errors.Is(err, ErrNotFound) {
 				return nil, fmt.Errorf("load the event's challenge: %w", err)
 			}
@@ -245,7 +245,7 @@ func (s *Service) over(ctx context.Context, ev Event) (bool, error) {
 	if ev.Outcome != OutcomeChallenge {
 		return false, nil
 	}
-	c, err := s.store.Challenge(ctx, challengeOf(ev.ID))
+	c, err := s.store.Challenge(ctx, ChallengeOf(ev.ID))
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return false, fmt.Errorf("load the event's challenge: %w", err)
 	}
@@ -260,7 +260,7 @@ func (o Owed) unattempted(ev Event, ended bool) Delivery {
 		d.EventID = ev.ID
 	}
 	if ev.Outcome == OutcomeChallenge {
-		d.ChallengeID = challengeOf(ev.ID)
+		d.ChallengeID = ChallengeOf(ev.ID)
 	}
 	if ended && o.Kind == KindPush {
 		d.Status, d.Attempts = DeliveryDead, []Attempt{{At: d.CreatedAt, Error: "not sent: it had become pointless"}}

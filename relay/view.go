@@ -165,7 +165,7 @@ func (e Event) View(payload map[string]any) EventView {
 		OccurredAt: optionalTime(e.OccurredAt), ReceivedAt: e.ReceivedAt.UTC(), RemoteIP: optional(e.RemoteIP), ReplayedAs: optional(e.ReplayedAs), Payload: payload, Fields: e.Fields,
 	}
 	if e.Outcome == OutcomeChallenge {
-		v.ChallengeID = optional(challengeOf(e.ID))
+		v.ChallengeID = optional(ChallengeOf(e.ID))
 	}
 	return v
 }

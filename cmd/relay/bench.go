@@ -117,6 +117,12 @@ func (r benchReport) print(w io.Writer, who string) {
 	}
 }
 
+func printJSON(w io.Writer, report any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(report)
+}
+
 // comparison is the runs of the relay, and of the floor in turn with them.
 type comparison struct {
 	Relay []benchReport      `json:"relay"`
@@ -127,9 +133,7 @@ type comparison struct {
 func (c comparison) print(w io.Writer, asJSON bool) error {
 	c.Ratio = c.ratios()
 	if asJSON {
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		return enc.Encode(c)
+		return printJSON(w, c)
 	}
 	for i, r := range c.Relay {
 		r.print(w, "relay")

@@ -54,9 +54,7 @@ type streamCost struct {
 
 func (r streamReport) print(w io.Writer, asJSON bool) error {
 	if asJSON {
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		return enc.Encode(r)
+		return printJSON(w, r)
 	}
 	r.benchReport.print(w, "relay")
 	fmt.Fprintf(w, "%d streams, %d ended early, %d events of somebody else\n", r.Streams, r.Ended, r.Foreign)

@@ -26,7 +26,7 @@ type call struct {
 	whole  bool // with its text, not by its hash
 	keys   []string
 	args   []any
-	then   func(reply any, err error) // is called with what came of it, also if the caller is gone; runs no script itself; or nil
+	then   func(reply any, err error) // is called with what came of it, also if the caller is gone; runs no script itself
 
 	done  chan struct{}
 	value any
@@ -42,10 +42,12 @@ type queue struct {
 
 // run runs a script, and waits for the replicas if asked to.
 func (s *Store) run(ctx context.Context, script *redis.Script, keys []string, args ...any) (any, error) {
-	return s.runThen(ctx, nil, script, keys, args...)
+	return s.runThen(ctx, nothing, script, keys, args...)
 }
 
-// runThen calls then with each reply, or error, of the script; then may be nil.
+func nothing(any, error) {}
+
+// runThen calls then with each reply, or error, of the script.
 func (s *Store) runThen(ctx context.Context, then func(reply any, err error), script *redis.Script, keys []string, args ...any) (any, error) {
 	v, err := s.batched(ctx, call{script: script, keys: keys, args: args, then: then})
 	if err == nil {
@@ -60,9 +62,7 @@ func (s *Store) runThen(ctx context.Context, then func(reply any, err error), sc
 	case !moved && !unknown:
 	case s.WaitReplicas == 0:
 		v, err = script.Run(ctx, s.rdb, keys, args...).Result()
-		if then != nil {
-			then(v, err)
-		}
+		then(v, err)
 	case moved: // to visit the masters is what loads at once where they are
 		if err = cluster.ForEachMaster(ctx, func(context.Context, *redis.Client) error { return nil }); err == nil {
 			v, err = s.batched(ctx, call{script: script, whole: true, keys: keys, args: args, then: then})
@@ -81,9 +81,7 @@ func (s *Store) runThen(ctx context.Context, then func(reply any, err error), sc
 func (s *Store) batched(ctx context.Context, c call) (any, error) {
 	master, name, err := s.master(ctx, c.keys[0])
 	if err != nil {
-		if c.then != nil {
-			c.then(nil, err)
-		}
+		c.then(nil, err)
 		return nil, err
 	}
 	got, _ := s.queues.LoadOrStore(name, &queue{})
@@ -151,9 +149,7 @@ var errReplicas = errors.New("too few of redis.wait_replicas have the write")
 func (s *Store) exec(ctx context.Context, master redis.UniversalClient, calls []*call) {
 	s.send(ctx, master, calls)
 	for _, c := range calls {
-		if c.then != nil {
-			c.then(c.value, c.err)
-		}
+		c.then(c.value, c.err)
 	}
 }
 

@@ -137,14 +137,23 @@ type storedChallenge struct {
 	EndedAt    int64 `json:"en,omitempty"`
 }
 
-func (s *Store) challengeBody(c relay.Challenge) []byte {
-	at := func(t time.Time) int64 {
-		if t.IsZero() {
-			return 0
-		}
-		return ms(t)
+// toMillis and fromMillis keep the zero time.
+func toMillis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
 	}
-	return s.body(c.ID, storedChallenge{c, at(c.OccurredAt), at(c.ExpiresAt), at(c.RevealedAt), at(c.EndedAt)}, c.Secret)
+	return ms(t)
+}
+
+func fromMillis(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
+
+func (s *Store) challengeBody(c relay.Challenge) []byte {
+	return s.body(c.ID, storedChallenge{c, toMillis(c.OccurredAt), toMillis(c.ExpiresAt), toMillis(c.RevealedAt), toMillis(c.EndedAt)}, c.Secret)
 }
 
 func (s *Store) encodeChallenge(c relay.Challenge) []byte {
@@ -164,14 +173,8 @@ func (s *Store) decodeChallenge(id, raw string) (relay.Challenge, error) {
 	if err != nil {
 		err = fmt.Errorf("challenge %s: %w", id, err)
 	}
-	at := func(ms int64) time.Time {
-		if ms == 0 {
-			return time.Time{}
-		}
-		return time.UnixMilli(ms).UTC()
-	}
 	c := stored.Challenge
-	c.OccurredAt, c.ExpiresAt, c.RevealedAt, c.EndedAt = at(stored.OccurredAt), at(stored.ExpiresAt), at(stored.RevealedAt), at(stored.EndedAt)
+	c.OccurredAt, c.ExpiresAt, c.RevealedAt, c.EndedAt = fromMillis(stored.OccurredAt), fromMillis(stored.ExpiresAt), fromMillis(stored.RevealedAt), fromMillis(stored.EndedAt)
 	c.Secret = secret
 	c.ID, c.CreatedAt, c.Version, c.UserID = id, relay.TimeOf(id), n, user
 	return c, err

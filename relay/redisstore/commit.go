@@ -244,7 +244,7 @@ func (s *Store) Commit(ctx context.Context, st relay.Step) error {
 }
 
 func (s *Store) commit(ctx context.Context, version string, gate []any, b batch) error {
-	return s.commitThen(ctx, version, gate, b, nil)
+	return s.commitThen(ctx, version, gate, b, nothing)
 }
 
 func (s *Store) commitThen(ctx context.Context, version string, gate []any, b batch, then func(reply any, err error)) error {

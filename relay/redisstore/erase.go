@@ -29,7 +29,7 @@ func (s *Store) EraseEvent(ctx context.Context, ev relay.Event) error {
 	}
 	var b batch
 	b.add("DEL", s.keys.of(p, ev.ID))
-	b.add("DEL", s.keys.of(p, challengeOf(ev.ID)))
+	b.add("DEL", s.keys.of(p, relay.ChallengeOf(ev.ID)))
 	for _, o := range all {
 		d, ok := attempted[o.ID]
 		if !ok || d.Status != relay.DeliveryDelivered && d.Status != relay.DeliveryDead {

@@ -3,7 +3,6 @@ package redisstore
 import (
 	"context"
 	"errors"
-	"strings"
 
 	"approvalrelay/crypto"
 	"approvalrelay/relay"
@@ -19,7 +18,7 @@ func (s *Store) inChallenge(a relay.Arrival) bool {
 
 // eventOf reads an event out of its challenge's record.
 func (s *Store) eventOf(id, raw string) (relay.Event, error) {
-	c, err := s.decodeChallenge(challengeOf(id), raw)
+	c, err := s.decodeChallenge(relay.ChallengeOf(id), raw)
 	if err != nil && !errors.Is(err, crypto.ErrSealed) { // nothing of it is sealed
 		return relay.Event{}, err
 	}
@@ -33,14 +32,12 @@ func (s *Store) eventOf(id, raw string) (relay.Event, error) {
 	return e, nil
 }
 
-func challengeOf(eventID string) string { return "chl_" + strings.TrimPrefix(eventID, "evt_") }
-
 // Event by id.
 func (s *Store) Event(ctx context.Context, id string) (relay.Event, error) {
 	for _, from := range []struct {
 		id   string
 		read func(id, raw string) (relay.Event, error)
-	}{{id, s.decodeEvent}, {challengeOf(id), s.eventOf}} {
+	}{{id, s.decodeEvent}, {relay.ChallengeOf(id), s.eventOf}} {
 		raw, err := s.record(ctx, from.id)
 		if err == nil {
 			return from.read(id, raw)
@@ -61,7 +58,7 @@ func (s *Store) eventRecords(ctx context.Context, ids []string) (map[string]rela
 	var without []string
 	for i, id := range ids {
 		if raw[i] == "" {
-			without = append(without, challengeOf(id))
+			without = append(without, relay.ChallengeOf(id))
 		}
 	}
 	challenges, err := s.records(ctx, without)

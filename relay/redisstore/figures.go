@@ -87,7 +87,7 @@ func (s *Store) Sizes(ctx context.Context, lanes []relay.Lane) (relay.Sizes, err
 		record  func(id string) string
 	}{
 		{"events", outcome(relay.OutcomeForwarded, relay.OutcomeChallenge, relay.OutcomeQuarantined), same},
-		{"challenges", outcome(relay.OutcomeChallenge), challengeOf},
+		{"challenges", outcome(relay.OutcomeChallenge), relay.ChallengeOf},
 		{"deliveries", attempted, same},
 	} {
 		size, err := s.weigh(ctx, kind.indexes, kind.record)

@@ -54,23 +54,23 @@ func (h *handover) begin() bool {
 }
 
 // handedOver adds to a batch the reads of what it owes at once, and returns what is to
-// be done with the script's last result; nil if there is none. A node whose heart does
+// be done with each of the script's results. A node whose heart does
 // not beat is handed nothing: nobody would look for it there. written reads the reply:
 // the challenge that was written, or nil, and whether the script may have run before,
 // when its answer was lost.
 func (s *Store) handedOver(b *batch, p int, written func(reply any) (known *relay.Challenge, again bool)) func(reply any, err error) {
 	h := s.hand.Load()
 	if h == nil || len(b.owes) == 0 || time.Since(s.heart.last()) >= nodeLife || !h.begin() {
-		return nil
+		return nothing
 	}
 	count := map[relay.Lane]int{}
 	for _, o := range b.owes {
 		count[o.lane]++
 	}
-	var lanes []relay.Lane
+	reads := false
 	for l, n := range count {
 		if h.open(l) {
-			lanes = append(lanes, l)
+			reads = true
 			key := s.keys.lane(p, l)
 			b.keys = append(b.keys, key)
 			b.args = append(b.args, 9, "XREADGROUP", "GROUP", group, s.Node, "COUNT", n+alsoHanded, "STREAMS", key, ">")
@@ -78,9 +78,9 @@ func (s *Store) handedOver(b *batch, p int, written func(reply any) (known *rela
 	}
 	owes := b.owes
 	done := sync.OnceFunc(h.busy.Done)
-	if len(lanes) == 0 {
+	if !reads {
 		done()
-		return nil
+		return nothing
 	}
 	return func(reply any, err error) {
 		defer done()
@@ -128,12 +128,7 @@ func (s *Store) decodeOwed(raw string, owes []owedNow) (d relay.Delivery, record
 // asWritten is a challenge as it would be read after it was written with a version and
 // an owner.
 func asWritten(c relay.Challenge, version int, user string) *relay.Challenge {
-	at := func(t time.Time) time.Time {
-		if t.IsZero() {
-			return t
-		}
-		return time.UnixMilli(ms(t)).UTC()
-	}
+	at := func(t time.Time) time.Time { return fromMillis(toMillis(t)) }
 	c.Version, c.UserID, c.CreatedAt = version, user, relay.TimeOf(c.ID)
 	c.OccurredAt, c.ExpiresAt, c.RevealedAt, c.EndedAt = at(c.OccurredAt), at(c.ExpiresAt), at(c.RevealedAt), at(c.EndedAt)
 	return &c
