@@ -45,13 +45,66 @@ type heldEntry struct {
 	entry     string
 }
 
-// lane bounds how many deliveries of one kind, or to one target, are under way.
+// lane bounds how many deliveries of one kind, or to one target, are under way. Those
+// who make them stay when they have nothing to do: a goroutine for each delivery would
+// spend a twentieth of a loaded node's time on growing its stack.
 type lane struct {
 	name     Lane
-	slots    chan struct{}
+	slots    int
 	waiting  atomic.Int64 // leased here, and not settled
 	paused   atomic.Bool  // its target is parked
 	shedding atomic.Bool  // beyond its target's backlog
+
+	mu      sync.Mutex
+	leases  []Lease    // that nobody has begun
+	some    *sync.Cond // there are some, or it is over
+	idle    int        // who wait for some
+	workers int
+	over    bool
+}
+
+// add gives a lease to who is idle, to a new worker, or to the first who will be.
+func (l *lane) add(lease Lease, work func(Lease)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.leases = append(l.leases, lease)
+	switch {
+	case l.idle >= len(l.leases):
+		l.some.Signal()
+	case l.workers < l.slots:
+		l.workers++
+		go func() {
+			for lease, ok := l.next(); ok; lease, ok = l.next() {
+				work(lease)
+			}
+		}()
+	}
+}
+
+// next waits for a lease; ok is false when it is over.
+func (l *lane) next() (lease Lease, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.leases) == 0 {
+		if l.over {
+			return Lease{}, false
+		}
+		l.idle++
+		l.some.Wait()
+		l.idle--
+	}
+	lease = l.leases[0]
+	l.leases[0] = Lease{}
+	l.leases = l.leases[1:]
+	return lease, true
+}
+
+// end lets the workers go when nothing is left.
+func (l *lane) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+	l.some.Broadcast()
 }
 
 // The concurrency of the fixed lanes, on each node.
@@ -75,7 +128,11 @@ const (
 // NewWorker prepares a worker; Run runs it.
 func NewWorker(svc *Service, queue Queue, out Outside, log *slog.Logger) *Worker {
 	w := &Worker{svc: svc, queue: queue, out: out, log: log, lanes: map[Lane]*lane{}}
-	add := func(l Lane, slots int) { w.lanes[l] = &lane{name: l, slots: make(chan struct{}, slots)} }
+	add := func(name Lane, slots int) {
+		l := &lane{name: name, slots: slots}
+		l.some = sync.NewCond(&l.mu)
+		w.lanes[name] = l
+	}
 	add(LaneTasks, taskSlots)
 	add(LanePush, pushSlots)
 	add(LaneConfirm, confirmSlots)
@@ -107,6 +164,9 @@ func (w *Worker) Run(ctx, grace context.Context) {
 	loops.Wait()
 	stop()
 	w.active.Wait()
+	for _, l := range w.lanes {
+		l.end()
+	}
 	rested()
 	beat.Wait()
 	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -148,7 +208,7 @@ func (w *Worker) open() (open []Lane, busy bool) {
 	for name, l := range w.lanes {
 		switch {
 		case l.paused.Load() && !l.shedding.Load(): // for long, as a rule: no reason to come back soon
-		case l.waiting.Load() >= int64(cap(l.slots)):
+		case l.waiting.Load() >= int64(l.slots):
 			busy = true
 		default:
 			open = append(open, name)
@@ -161,7 +221,7 @@ func (w *Worker) open() (open []Lane, busy bool) {
 // nodes: while not half of the lane's slots are taken.
 func (w *Worker) spare(name Lane) bool {
 	l := w.lanes[name]
-	return l != nil && !l.paused.Load() && l.waiting.Load() < int64(cap(l.slots)+1)/2
+	return l != nil && !l.paused.Load() && l.waiting.Load() < int64(l.slots+1)/2
 }
 
 // handed starts what this node's own steps have handed to it.
@@ -180,24 +240,21 @@ func (w *Worker) start(lease Lease) {
 	if l == nil {
 		return // read from a lane we asked for, so this cannot be; it stays leased
 	}
-	held := heldEntry{lease.Partition, l.name, lease.Entry}
-	if _, twice := w.held.LoadOrStore(held, true); twice {
+	if _, twice := w.held.LoadOrStore(heldEntry{lease.Partition, l.name, lease.Entry}, true); twice {
 		return
 	}
 	if d := lease.Delivery; len(d.Attempts) == 0 && !d.CreatedAt.IsZero() && d.Status == DeliveryPending {
 		w.svc.count.steps.WithLabelValues(stepHandover).Observe(max(0, w.svc.store.Now().Sub(d.CreatedAt).Seconds()))
 	}
 	l.waiting.Add(1)
-	w.active.Go(func() {
-		defer w.held.Delete(held)
+	w.active.Add(1)
+	l.add(lease, func(lease Lease) {
+		defer w.active.Done()
+		defer w.held.Delete(heldEntry{lease.Partition, l.name, lease.Entry})
 		defer l.waiting.Add(-1)
-		select {
-		case l.slots <- struct{}{}:
-		case <-w.work.Done():
-			return
+		if w.work.Err() == nil {
+			w.handle(w.work, l, lease)
 		}
-		defer func() { <-l.slots }()
-		w.handle(w.work, l, lease)
 	})
 }
 

@@ -107,21 +107,31 @@ func (s *Store) batched(ctx context.Context, c call) (any, error) {
 
 // next sends what has come to wait, without the caller, who has an answer to give.
 func (s *Store) next(q *queue, master redis.UniversalClient) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	batch := q.waiting
-	if q.waiting = nil; len(batch) == 0 {
-		q.busy--
+	batch := q.take()
+	if batch == nil {
 		return
 	}
 	go func() {
-		// Each caller has a time limit of its own.
-		s.exec(context.Background(), master, batch)
-		for _, c := range batch {
-			close(c.done)
+		for ; batch != nil; batch = q.take() {
+			// Each caller has a time limit of its own.
+			s.exec(context.Background(), master, batch)
+			for _, c := range batch {
+				close(c.done)
+			}
 		}
-		s.next(q, master)
 	}()
+}
+
+// take returns the calls that wait, or nil: then there is a batch less under way.
+func (q *queue) take() []*call {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	batch := q.waiting
+	q.waiting = nil
+	if len(batch) == 0 {
+		q.busy--
+	}
+	return batch
 }
 
 // master is the client to send a key's commands to, and its name. On a cluster that
