@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,7 +57,7 @@ type lane struct {
 	shedding atomic.Bool  // beyond its target's backlog
 
 	mu      sync.Mutex
-	leases  []Lease    // that nobody has begun
+	leases  []*Lease   // that nobody has begun
 	some    *sync.Cond // there are some, or it is over
 	idle    int        // who wait for some
 	workers int
@@ -64,7 +65,7 @@ type lane struct {
 }
 
 // add gives a lease to who is idle, to a new worker, or to the first who will be.
-func (l *lane) add(lease Lease, work func(Lease)) {
+func (l *lane) add(lease *Lease, work func(*Lease)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.leases = append(l.leases, lease)
@@ -74,29 +75,28 @@ func (l *lane) add(lease Lease, work func(Lease)) {
 	case l.workers < l.slots:
 		l.workers++
 		go func() {
-			for lease, ok := l.next(); ok; lease, ok = l.next() {
+			for lease := l.next(); lease != nil; lease = l.next() {
 				work(lease)
 			}
 		}()
 	}
 }
 
-// next waits for a lease; ok is false when it is over.
-func (l *lane) next() (lease Lease, ok bool) {
+// next waits for a lease; nil says that it is over.
+func (l *lane) next() *Lease {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for len(l.leases) == 0 {
 		if l.over {
-			return Lease{}, false
+			return nil
 		}
 		l.idle++
 		l.some.Wait()
 		l.idle--
 	}
-	lease = l.leases[0]
-	l.leases[0] = Lease{}
-	l.leases = l.leases[1:]
-	return lease, true
+	lease := l.leases[0]
+	l.leases = slices.Delete(l.leases, 0, 1)
+	return lease
 }
 
 // end lets the workers go when nothing is left.
@@ -248,12 +248,12 @@ func (w *Worker) start(lease Lease) {
 	}
 	l.waiting.Add(1)
 	w.active.Add(1)
-	l.add(lease, func(lease Lease) {
+	l.add(&lease, func(lease *Lease) {
 		defer w.active.Done()
 		defer w.held.Delete(heldEntry{lease.Partition, l.name, lease.Entry})
 		defer l.waiting.Add(-1)
 		if w.work.Err() == nil {
-			w.handle(w.work, l, lease)
+			w.handle(w.work, l, *lease)
 		}
 	})
 }

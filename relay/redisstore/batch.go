@@ -163,6 +163,15 @@ func (s *Store) exec(ctx context.Context, master redis.UniversalClient, calls []
 	}
 }
 
+// evalSHA is as Script.EvalSha, without an allocation for each key.
+func (c *call) evalSHA(ctx context.Context) *redis.Cmd {
+	words := append(make([]any, 0, 3+len(c.keys)+len(c.args)), "evalsha", c.script.Hash(), len(c.keys))
+	for i := range c.keys {
+		words = append(words, &c.keys[i])
+	}
+	return redis.NewCmd(ctx, append(words, c.args...)...)
+}
+
 // send sends calls in one pipeline. WAIT is about all that the master had written
 // before, so that who asks again, and is told what an earlier call wrote, waits for
 // that as well.
@@ -174,11 +183,12 @@ func (s *Store) send(ctx context.Context, master redis.UniversalClient, calls []
 	pipe := master.Pipeline()
 	cmds := make([]*redis.Cmd, len(calls))
 	for i, c := range calls {
-		eval := c.script.EvalSha
 		if c.whole {
-			eval = c.script.Eval
+			cmds[i] = c.script.Eval(ctx, pipe, c.keys, c.args...)
+			continue
 		}
-		cmds[i] = eval(ctx, pipe, c.keys, c.args...)
+		cmds[i] = c.evalSHA(ctx)
+		_ = pipe.Process(ctx, cmds[i]) // only adds it
 	}
 	var replicas *redis.Cmd
 	if s.WaitReplicas > 0 {

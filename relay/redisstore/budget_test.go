@@ -14,10 +14,10 @@ import (
 
 // allocations of one operation, up to the client's connection; see package budget.
 var allocations = map[string]float64{
-	"an event arrives":     122,
+	"an event arrives":     106,
 	"a challenge arrives":  84,
-	"a forward is settled": 48,
-	"a challenge is moved": 62,
+	"a forward is settled": 35,
+	"a challenge is moved": 50,
 }
 
 // answers stands for Redis: every command has the same answer, and is not sent.

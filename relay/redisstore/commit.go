@@ -24,15 +24,44 @@ type owedNow struct {
 	delivery relay.Delivery
 }
 
-// newBatch begins with what the script itself takes; there is room for an arrival.
-func newBatch(keys []string, args ...any) batch {
-	return batch{keys: append(make([]string, 0, 24), keys...), args: append(make([]any, 0, 112), args...)}
+// newBatch begins with what the script itself takes; there is room for as many commands,
+// of four words on average.
+func newBatch(commands int, keys []string, args ...any) batch {
+	return batch{
+		keys: append(make([]string, 0, len(keys)+commands), keys...),
+		args: append(make([]any, 0, len(args)+6*commands), args...),
+	}
 }
 
-// add appends a command; its key is always its second word.
+const (
+	arrivalCommands = 10
+	stepCommands    = 6
+)
+
+// newStep begins a step that is made if a record has that version: "0" is none, and
+// "" any; then the key is any of the step's partition.
+func newStep(record, version string) batch {
+	return newBatch(stepCommands, []string{record}, version, "0")
+}
+
+// gatedStep begins one that is made if a command does not answer 0.
+func gatedStep(record, version, name, key string, words ...any) batch {
+	b := newBatch(stepCommands, []string{record, key}, version, len(words)+1, name)
+	b.args = append(b.args, words...)
+	return b
+}
+
+// settledStep begins one that is made if it settles an entry that is still leased.
+func settledStep(record, version, stream, entry string) batch {
+	b := gatedStep(record, version, "XACK", stream, group, entry)
+	b.add("XDEL", stream, entry)
+	return b
+}
+
+// add appends a command.
 func (b *batch) add(name, key string, words ...any) {
 	b.keys = append(b.keys, key)
-	b.args = append(append(b.args, len(words)+2, name, key), words...)
+	b.args = append(append(b.args, len(words)+1, name), words...)
 }
 
 // overwrite replaces a record. It deletes first: a script that begins so is not
@@ -41,12 +70,6 @@ func (b *batch) overwrite(key string, value any, words ...any) {
 	b.add("DEL", key)
 	b.add("SET", key, append([]any{value}, words...)...)
 }
-
-// noGate is the gate of a step that settles nothing.
-var noGate = []any{"0"}
-
-// ackGate lets pass only who settles an entry that is still leased.
-func ackGate(stream, entry string) []any { return []any{"4", "XACK", stream, group, entry} }
 
 // deadLife and deadKept bound dead letters and parked deliveries, with the
 // events that they need: they outlive retention, but not for ever.
@@ -98,7 +121,7 @@ func (s *Store) arrivalBatch(a relay.Arrival) batch {
 	args := []any{ev.ID, strconv.FormatInt(dup.remember.Milliseconds(), 10), hasCard, ev.UserID, learnAt, learn}
 	args = append(args, s.arriveChallenge(a.Challenge, &h)...)
 	args = append(args, s.keys.changes(), ev.Merchant, s.keys.ended(p, h, ""), undated, dup.content, dup.since, dup.until)
-	b := newBatch([]string{dup.now, s.keys.owner(p, h), s.keys.of(p, challengeKey(a)), s.keys.live(p, h), s.keys.lane(p, relay.LaneTasks), s.keys.due(p), dup.older}, args...)
+	b := newBatch(arrivalCommands, []string{dup.now, s.keys.owner(p, h), s.keys.of(p, challengeKey(a)), s.keys.live(p, h), s.keys.lane(p, relay.LaneTasks), s.keys.due(p), dup.older}, args...)
 	if !s.inChallenge(a) {
 		s.addEvent(&b, p, ev)
 	}
@@ -184,10 +207,7 @@ func (s *Store) addDue(b *batch, p int, d relay.Delivery, recorded bool) {
 }
 
 func (s *Store) addEnded(b *batch, p int, c relay.Challenge) {
-	key := s.keys.ended(p, c.Holder(), c.UserID)
-	b.add("ZADD", key, ms(c.CreatedAt), c.ID)
-	b.add("ZREMRANGEBYSCORE", key, "-inf", ms(s.Now().Add(-s.Retention.Challenges)))
-	b.add("PEXPIRE", key, s.Retention.Challenges.Milliseconds())
+	s.rank(b, s.keys.ended(p, c.Holder(), c.UserID), c.ID, c.CreatedAt, s.Retention.Challenges)
 }
 
 // Commit runs one step.
@@ -196,21 +216,16 @@ func (s *Store) Commit(ctx context.Context, st relay.Step) error {
 	if st.Empty() && s.WaitReplicas == 0 {
 		return nil
 	}
-	var b batch
-	version := ""
+	record, version := s.keys.due(p), ""
 	if c := st.Challenge; c != nil {
-		version = strconv.Itoa(c.Version)
-		b.keys = append(b.keys, s.keys.of(p, c.ID))
-	} else {
-		b.keys = append(b.keys, s.keys.due(p))
+		record, version = s.keys.of(p, c.ID), strconv.Itoa(c.Version)
 	}
-	gate := noGate
+	var b batch
 	if l := st.Settle; l != nil {
-		stream := s.keys.lane(p, l.Delivery.Lane())
-		b.keys = append(b.keys, stream)
-		gate = ackGate(stream, l.Entry)
-		b.add("XDEL", stream, l.Entry)
+		b = settledStep(record, version, s.keys.lane(p, l.Delivery.Lane()), l.Entry)
 		s.addSettled(&b, p, *l, st)
+	} else {
+		b = newStep(record, version)
 	}
 	if c := st.Challenge; c != nil {
 		s.addChallenge(&b, p, *c)
@@ -240,16 +255,13 @@ func (s *Store) Commit(ctx context.Context, st relay.Step) error {
 		}
 		return nil, again
 	})
-	return s.commitThen(ctx, version, gate, b, then)
+	return s.commitThen(ctx, b, then)
 }
 
-func (s *Store) commit(ctx context.Context, version string, gate []any, b batch) error {
-	return s.commitThen(ctx, version, gate, b, nothing)
-}
+func (s *Store) commit(ctx context.Context, b batch) error { return s.commitThen(ctx, b, nothing) }
 
-func (s *Store) commitThen(ctx context.Context, version string, gate []any, b batch, then func(reply any, err error)) error {
-	args := append([]any{version}, gate...)
-	res, err := s.runThen(ctx, then, commitScript, b.keys, append(args, b.args...)...)
+func (s *Store) commitThen(ctx context.Context, b batch, then func(reply any, err error)) error {
+	res, err := s.runThen(ctx, then, commitScript, b.keys, b.args...)
 	if err != nil {
 		return err
 	}

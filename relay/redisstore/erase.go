@@ -27,7 +27,7 @@ func (s *Store) EraseEvent(ctx context.Context, ev relay.Event) error {
 	if err != nil {
 		return err
 	}
-	var b batch
+	b := newStep(s.keys.of(p, ev.ID), "")
 	b.add("DEL", s.keys.of(p, ev.ID))
 	b.add("DEL", s.keys.of(p, relay.ChallengeOf(ev.ID)))
 	for _, o := range all {
@@ -42,7 +42,7 @@ func (s *Store) EraseEvent(ctx context.Context, ev relay.Event) error {
 		}
 	}
 	b.add("DEL", s.keys.history(p, ev.ID))
-	return s.commit(ctx, "", noGate, b)
+	return s.commit(ctx, b)
 }
 
 // EraseUser drops a user's indexes.
@@ -51,7 +51,8 @@ func (s *Store) EraseUser(ctx context.Context, u relay.User, cards []string) err
 	byPartition := map[int]*batch{}
 	drop := func(p int, key string) {
 		if byPartition[p] == nil {
-			byPartition[p] = &batch{}
+			b := newStep(key, "")
+			byPartition[p] = &b
 		}
 		byPartition[p].add("DEL", key)
 	}
@@ -68,7 +69,7 @@ func (s *Store) EraseUser(ctx context.Context, u relay.User, cards []string) err
 	drop(up, s.keys.cards(up, u))
 	drop(up, s.keys.noticesOf(up, u))
 	for _, b := range byPartition {
-		if err := s.commit(ctx, "", noGate, *b); err != nil {
+		if err := s.commit(ctx, *b); err != nil {
 			return err
 		}
 	}

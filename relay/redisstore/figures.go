@@ -23,12 +23,12 @@ func (k keys) sample(at time.Time) string {
 // AddSample adds to what other nodes counted in the same time.
 func (s *Store) AddSample(ctx context.Context, at time.Time, figures map[string]float64) error {
 	key := s.keys.sample(at.Truncate(relay.SampleEvery))
-	b := batch{keys: []string{key}}
+	b := newStep(key, "")
 	for name, n := range figures {
 		b.add("HINCRBYFLOAT", key, name, strconv.FormatFloat(n, 'g', -1, 64))
 	}
 	b.add("PEXPIRE", key, relay.SamplesKept.Milliseconds())
-	return s.commit(ctx, "", noGate, b)
+	return s.commit(ctx, b)
 }
 
 // Samples reads them all, in one pipeline.

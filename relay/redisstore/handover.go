@@ -71,9 +71,7 @@ func (s *Store) handedOver(b *batch, p int, written func(reply any) (known *rela
 	for l, n := range count {
 		if h.open(l) {
 			reads = true
-			key := s.keys.lane(p, l)
-			b.keys = append(b.keys, key)
-			b.args = append(b.args, 9, "XREADGROUP", "GROUP", group, s.Node, "COUNT", n+alsoHanded, "STREAMS", key, ">")
+			b.add("XREADGROUP", s.keys.lane(p, l), group, s.Node, n+alsoHanded)
 		}
 	}
 	owes := b.owes

@@ -305,11 +305,11 @@ func (s *Store) Owners(ctx context.Context, cards []relay.Holder) ([]relay.Owner
 // IndexCard adds to the user's set. It deletes first, so that what waits for it
 // goes on when Redis is out of memory.
 func (s *Store) IndexCard(ctx context.Context, u relay.User, card string) error {
-	var b batch
 	key := s.keys.cards(u.Partition(s.Options.Partitions), u)
+	b := newStep(key, "")
 	b.add("SREM", key, card)
 	b.add("SADD", key, card)
-	return s.commit(ctx, "", noGate, b)
+	return s.commit(ctx, b)
 }
 
 // Cards of the user.

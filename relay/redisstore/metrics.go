@@ -24,8 +24,8 @@ func (s *Store) measure(r prometheus.Registerer) {
 }
 
 var scriptNames = map[string]string{
-	arriveScript.Hash(): "arrive", commitScript.Hash(): "commit", dueScript.Hash(): "due", retireScript.Hash(): "retire",
-	unlistScript.Hash(): "unlist", forgetScript.Hash(): "forget", assignScript.Hash(): "assign", resealScript.Hash(): "reseal",
+	arriveScript.Hash(): "arrive", commitScript.Hash(): "commit", dueScript.Hash(): "due", groupScript.Hash(): "group", retireScript.Hash(): "retire",
+	unlistScript.Hash(): "unlist", forgetScript.Hash(): "forget", claimScript.Hash(): "claim", assignScript.Hash(): "assign", resealScript.Hash(): "reseal",
 }
 
 // nameOf is one of few: a script's own name, or the command's.

@@ -115,10 +115,10 @@ func lastSeen(score float64) (at time.Time, left bool) {
 // Redis is out of memory.
 func (s *Store) seen(ctx context.Context, score float64) error {
 	key := s.keys.nodes()
-	b := batch{keys: []string{key}}
+	b := newStep(key, "")
 	b.add("ZREM", key, s.Node)
 	b.add("ZADD", key, score, s.Node)
-	return s.commit(ctx, "", noGate, b)
+	return s.commit(ctx, b)
 }
 
 // Leave says farewell: nobody need wait for this node's next beat.
@@ -130,9 +130,9 @@ func nobodyHolds(int, relay.Lane, string) bool { return false }
 // one is forgotten some time after nothing of it was found.
 func (s *Store) TakeOver(ctx context.Context, node string, lanes []relay.Lane) ([]relay.Lease, error) {
 	lock := s.keys.takeover(node)
-	b := batch{keys: []string{lock}}
+	b := newStep(lock, "0")
 	b.overwrite(lock, "1\t"+s.Node, "PX", nodeLife.Milliseconds())
-	err := s.commit(ctx, "0", noGate, b)
+	err := s.commit(ctx, b)
 	if errors.Is(err, relay.ErrConflict) {
 		return nil, nil // another node is at it
 	}

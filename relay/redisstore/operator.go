@@ -52,11 +52,10 @@ func (s *Store) Replay(ctx context.Context, id string) error {
 	}
 	p, _ := relay.PartitionOf(id)
 	d.Status, d.Tries = relay.DeliveryPending, 0
-	var b batch
-	b.keys = append(b.keys, s.keys.dead(p))
+	b := s.undead(p, id)
 	b.add("SET", s.keys.of(p, id), s.encodeDelivery(d), "PX", s.Retention.Deliveries.Milliseconds())
 	s.addOwed(&b, p, d, true)
-	return s.deadGate(ctx, p, id, b)
+	return found(s.commit(ctx, b))
 }
 
 // Drop forgets a dead letter.
@@ -65,16 +64,20 @@ func (s *Store) Drop(ctx context.Context, id string) error {
 	if !ok || p >= s.Options.Partitions {
 		return relay.ErrNotFound
 	}
-	var b batch
-	b.keys = append(b.keys, s.keys.dead(p))
+	b := s.undead(p, id)
 	b.add("DEL", s.keys.of(p, id))
-	return s.deadGate(ctx, p, id, b)
+	return found(s.commit(ctx, b))
 }
 
-// deadGate runs commands if the delivery is a dead letter, which it then is no
-// more.
-func (s *Store) deadGate(ctx context.Context, p int, id string, b batch) error {
-	err := s.commit(ctx, "", []any{"3", "ZREM", s.keys.dead(p), id}, b)
+// undead begins a step that is made if the delivery is a dead letter, which it then is
+// no more.
+func (s *Store) undead(p int, id string) batch {
+	dead := s.keys.dead(p)
+	return gatedStep(dead, "", "ZREM", dead, id)
+}
+
+// found says what it means when such a step was not made.
+func found(err error) error {
 	if err == relay.ErrLostLease {
 		return relay.ErrNotFound
 	}
@@ -84,12 +87,12 @@ func (s *Store) deadGate(ctx context.Context, p int, id string, b batch) error {
 // Park and resume targets. Parking deletes first: a target that is gone is parked
 // also when Redis is out of memory.
 func (s *Store) Park(ctx context.Context, target string, parked bool, reason string) error {
-	var b batch
+	b := newStep(s.keys.parked(), "")
 	b.add("HDEL", s.keys.parked(), target)
 	if parked {
 		b.add("HSET", s.keys.parked(), target, reason)
 	}
-	return s.commit(ctx, "", noGate, b)
+	return s.commit(ctx, b)
 }
 
 // Parked targets and why.

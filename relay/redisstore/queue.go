@@ -93,16 +93,11 @@ func noGroup(err error) bool {
 }
 
 // makeGroups makes the groups that are missing, from the beginning: what was
-// owed before they were made is delivered, too. It begins by deleting nothing,
-// so that a node that starts when Redis is out of memory can still drain it.
+// owed before they were made is delivered, too.
 func (s *Store) makeGroups(ctx context.Context, partition int, lanes []relay.Lane) error {
-	due := s.keys.due(partition)
 	for _, l := range lanes {
-		stream := s.keys.lane(partition, l)
-		b := batch{keys: []string{due, stream}}
-		b.add("ZREM", due, "")
-		b.args = append(b.args, "6", "XGROUP", "CREATE", stream, group, "0", "MKSTREAM")
-		if err := s.commit(ctx, "", noGate, b); err != nil && !strings.Contains(err.Error(), "BUSYGROUP") {
+		_, err := s.run(ctx, groupScript, []string{s.keys.lane(partition, l)}, group)
+		if err != nil && !strings.Contains(err.Error(), "BUSYGROUP") {
 			return err
 		}
 	}
@@ -206,20 +201,17 @@ func (s *Store) Postpone(ctx context.Context, l relay.Lease) error {
 
 func (s *Store) postpone(ctx context.Context, partition int, lane relay.Lane, entry, raw string) error {
 	stream, due := s.keys.lane(partition, lane), s.keys.due(partition)
-	b := batch{keys: []string{due, stream}}
-	b.add("XDEL", stream, entry)
+	b := settledStep(due, "", stream, entry)
 	b.add("ZADD", due, ms(s.Now().Add(postponed)), string(lane)+"\n"+raw)
-	return s.commit(ctx, "", ackGate(stream, entry), b)
+	return s.commit(ctx, b)
 }
 
 // discard settles an entry whose delivery is forgotten.
 func (s *Store) discard(ctx context.Context, lane relay.Lane, l relay.Lease) {
-	stream := s.keys.lane(l.Partition, lane)
-	b := batch{keys: []string{s.keys.due(l.Partition), stream}}
-	b.add("XDEL", stream, l.Entry)
+	b := settledStep(s.keys.due(l.Partition), "", s.keys.lane(l.Partition, lane), l.Entry)
 	b.add("HINCRBY", s.keys.owed(l.Partition), string(lane), -1)
 	b.add("ZREM", s.keys.retrying(l.Partition), l.Delivery.ID)
-	err := s.commit(ctx, "", ackGate(stream, l.Entry), b)
+	err := s.commit(ctx, b)
 	if err != nil && !errors.Is(err, relay.ErrLostLease) {
 		s.Log.Warn("cannot remove an entry; it stays", "lane", lane, "entry", l.Entry, "error", err)
 	}

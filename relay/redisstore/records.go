@@ -37,21 +37,29 @@ func (k keys) history(p int, id string) string            { return k.tag(p) + "i
 func (k keys) retrying(p int) string                      { return k.tag(p) + "retrying" }
 func (k keys) count(p int) string                         { return k.tag(p) + "count" }
 
-// renewEvery is how often a node renews the life of an index that it adds to all the
+// renewEvery is how often a node renews the life of a stream that it adds to all the
 // time. Until it does, one that Redis has lost meanwhile has no end.
 const renewEvery = time.Minute
 
 // maxRenewed bounds the memory for what was renewed.
 const maxRenewed = 10_000
 
-// index adds an id to a stream, from which what is older than life goes.
+// index adds an id to a stream. Once in a while it removes what is older than life, and
+// lets the stream live on.
 func (s *Store) index(b *batch, key, id string, life time.Duration) {
 	now := s.Now()
-	b.add("XADD", key, "MINID", "~", ms(now.Add(-life)), "*", "i", id)
-	if at, ok := s.renewed.Get(key); !ok || now.Sub(at).Abs() >= renewEvery {
-		b.add("PEXPIRE", key, (life + renewEvery).Milliseconds())
-		b.renews = append(b.renews, key)
+	if at, ok := s.renewed.Get(key); ok && now.Sub(at).Abs() < renewEvery {
+		b.add("XADD", key, "*", "i", id)
+		return
 	}
+	b.add("XADD", key, "MINID", ms(now.Add(-life)), "*", "i", id)
+	b.add("PEXPIRE", key, (life + renewEvery).Milliseconds())
+	b.renews = append(b.renews, key)
+}
+
+// rank adds an id to a sorted set, and removes what is older than life.
+func (s *Store) rank(b *batch, key, id string, at time.Time, life time.Duration) {
+	b.add("RANK", key, ms(at), id, ms(s.Now().Add(-life)), life.Milliseconds())
 }
 
 // renewal notes that a batch has been run.
@@ -80,12 +88,10 @@ func (s *Store) indexHolders(b *batch, p int, id, merchant, card, user string, a
 			continue
 		}
 		key := s.keys.holder(p, h)
-		b.add("ZADD", key, ms(at), id)
-		b.add("ZREMRANGEBYSCORE", key, "-inf", ms(s.Now().Add(-life)))
+		s.rank(b, key, id, at, life)
 		if rand.N(boundOnceIn) == 0 {
 			b.add("ZREMRANGEBYRANK", key, 0, -holderKept-1)
 		}
-		b.add("PEXPIRE", key, life.Milliseconds())
 	}
 }
 
@@ -109,7 +115,9 @@ func (s *Store) note(b *batch, p int, d relay.Delivery) {
 	}
 	key := s.keys.history(p, of)
 	b.add("RPUSH", key, mustJSON(o))
-	b.add("LTRIM", key, -historyKept, -1)
+	if rand.N(boundOnceIn) == 0 {
+		b.add("LTRIM", key, -historyKept, -1)
+	}
 	b.add("PEXPIRE", key, max(s.Retention.Events, s.Retention.Challenges).Milliseconds())
 }
 
@@ -161,11 +169,11 @@ func (s *Store) Record(ctx context.Context, e relay.Event) error {
 	if !ok || p >= s.Options.Partitions {
 		return relay.ErrNotFound
 	}
-	var b batch
 	key := s.keys.outcome(p, e.Outcome)
+	b := newStep(key, "")
 	b.add("XADD", key, "MAXLEN", "~", endlessKept, "*", "i", e.ID, "d", mustJSON(e))
 	b.add("PEXPIRE", key, s.Retention.Events.Milliseconds())
-	return s.commit(ctx, "", noGate, b)
+	return s.commit(ctx, b)
 }
 
 // endless looks for the record of a duplicate or a refusal by its id: near the

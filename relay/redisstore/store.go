@@ -19,10 +19,14 @@ import (
 )
 
 var (
+	//go:embed scripts/commands.lua
+	commandsLua string
 	//go:embed scripts/arrive.lua
 	arriveLua string
 	//go:embed scripts/commit.lua
 	commitLua string
+	//go:embed scripts/group.lua
+	groupLua string
 	//go:embed scripts/due.lua
 	dueLua string
 	//go:embed scripts/retire.lua
@@ -38,8 +42,9 @@ var (
 	//go:embed scripts/reseal.lua
 	resealLua string
 
-	arriveScript = redis.NewScript(arriveLua)
-	commitScript = redis.NewScript(commitLua)
+	arriveScript = redis.NewScript(commandsLua + arriveLua)
+	commitScript = redis.NewScript(commandsLua + commitLua)
+	groupScript  = redis.NewScript(groupLua)
 	dueScript    = redis.NewScript(dueLua)
 	retireScript = redis.NewScript(retireLua)
 	unlistScript = redis.NewScript(unlistLua)
@@ -146,7 +151,7 @@ func (s *Store) Root(ctx context.Context) (crypto.Root, error) {
 	sealed, err := s.rdb.Get(ctx, key).Bytes()
 	if err == redis.Nil {
 		fresh := s.vault.Seal(crypto.GenerateKey(), key)
-		err = s.commit(ctx, "", []any{"3", "SETNX", key, fresh}, batch{keys: []string{key}})
+		err = s.commit(ctx, gatedStep(key, "", "SETNX", key, fresh))
 		if err != nil && !errors.Is(err, relay.ErrLostLease) { // another node was first
 			return crypto.Root{}, err
 		}
@@ -156,7 +161,7 @@ func (s *Store) Root(ctx context.Context) (crypto.Root, error) {
 		return crypto.Root{}, s.away(err)
 	}
 	if s.WaitReplicas > 0 { // another node's may not be there yet
-		if err := s.commit(ctx, "", noGate, batch{keys: []string{key}}); err != nil {
+		if err := s.commit(ctx, newStep(key, "")); err != nil {
 			return crypto.Root{}, err
 		}
 	}

@@ -19,7 +19,7 @@ const pendingLife = time.Hour
 // saveOfUser swaps a record that holds something of a user, with what is owed because
 // of it; more are the other commands of the step. One that nothing is kept in goes.
 func (s *Store) saveOfUser(ctx context.Context, p int, key, id string, version int, v any, kept int, more batch, owe []relay.Delivery) error {
-	b := batch{keys: []string{key}}
+	b := newStep(key, strconv.Itoa(version))
 	b.overwrite(key, s.encodeVersioned(id, version+1, v))
 	if kept == 0 {
 		b.add("PEXPIRE", key, pendingLife.Milliseconds())
@@ -29,7 +29,7 @@ func (s *Store) saveOfUser(ctx context.Context, p int, key, id string, version i
 		s.addOwed(&b, p, o, true)
 		s.note(&b, p, o)
 	}
-	return s.commit(ctx, strconv.Itoa(version), noGate, b)
+	return s.commit(ctx, b)
 }
 
 // ofUser decodes such a record into v, as it was read; version 0 is none.

@@ -39,8 +39,7 @@
 -- ARGV[17] fingerprint of the content
 -- ARGV[18] the time part of the oldest id that is remembered
 -- ARGV[19] "until" of a memory that begins now
--- ARGV[20…] commands: number of words, words… A lane that is read, by XREADGROUP, may
---          have no group yet: then nothing is handed over.
+-- ARGV[20…] commands, see commands.lua
 --
 -- Returns {event id, 1 if it is a duplicate (then the first one's id), owner,
 -- 1 if the owner was not known before, {lane, its entries} of each lane read}.
@@ -58,9 +57,10 @@ if ARGV[2] ~= '0' then
     redis.call('RENAME', KEYS[1], KEYS[7])
     known[2] = false
   end
-  redis.call('HSET', KEYS[1], ARGV[17], mine)
-  if not known[2] then
-    redis.call('HSET', KEYS[1], 'until', ARGV[19])
+  if known[2] then
+    redis.call('HSET', KEYS[1], ARGV[17], mine)
+  else
+    redis.call('HSET', KEYS[1], ARGV[17], mine, 'until', ARGV[19])
     redis.call('PEXPIRE', KEYS[1], 2 * ARGV[2])
   end
 end
@@ -108,15 +108,4 @@ if challenge ~= '' then
   end
 end
 
-local call, i, last, handed = redis.call, 20, #ARGV, {}
-while i <= last do
-  local n = tonumber(ARGV[i])
-  if ARGV[i + 1] == 'XREADGROUP' then
-    local got = redis.pcall(unpack(ARGV, i + 1, i + n))
-    handed[#handed + 1] = got and got[1]
-  else
-    call(unpack(ARGV, i + 1, i + n))
-  end
-  i = i + n + 1
-end
-return {id, 0, user, learnt, handed}
+return {id, 0, user, learnt, run(20, 8)}

@@ -6,13 +6,12 @@
 -- always be settled.
 --
 -- KEYS[1] the record whose version is compared (begins with it, then a tab)
--- KEYS[2…] all other keys
+-- KEYS[2…] that of the gate, if there is one, and those of the commands
 --
 -- ARGV[1] the expected version; "0": no record; "": not compared
 -- ARGV[2] number of words of the gate; "0": none
--- …       the gate: a command that must not answer 0 (XACK, ZREM)
--- …       commands: number of words, words… A lane that is read, by XREADGROUP, may
---         have no group yet: then nothing is handed over.
+-- …       the gate: a command, without its key, that must not answer 0 (XACK, ZREM)
+-- …       commands, see commands.lua
 --
 -- Returns {"ok", "conflict" (other version) or "lost" (the gate answered 0), {lane,
 -- its entries} of each lane read}.
@@ -24,22 +23,11 @@ if ARGV[1] ~= '' then
   end
 end
 
-local i = 2
-local n = tonumber(ARGV[i])
-if n > 0 and redis.call(unpack(ARGV, i + 1, i + n)) == 0 then
-  return {'lost', {}}
-end
-i = i + n + 1
-
-local call, last, handed = redis.call, #ARGV, {}
-while i <= last do
-  n = tonumber(ARGV[i])
-  if ARGV[i + 1] == 'XREADGROUP' then
-    local got = redis.pcall(unpack(ARGV, i + 1, i + n))
-    handed[#handed + 1] = got and got[1]
-  else
-    call(unpack(ARGV, i + 1, i + n))
+local i, k, n = 3, 2, tonumber(ARGV[2])
+if n > 0 then
+  if redis.call(ARGV[3], KEYS[2], unpack(ARGV, 4, n + 2)) == 0 then
+    return {'lost', {}}
   end
-  i = i + n + 1
+  i, k = n + 3, 3
 end
-return {'ok', handed}
+return {'ok', run(i, k)}
