@@ -179,7 +179,9 @@ func (b *bench) run(ctx context.Context, load benchLoad, addresses ...string) (b
 		approvers.Go(func() { r.approveAll(ctx) })
 	}
 	start := time.Now()
-	r.fire(ctx, start)
+	if err := r.fire(ctx, start); err != nil {
+		return benchReport{}, err
+	}
 	sending := time.Since(start)
 	r.settle(ctx)
 	close(r.approve)
@@ -225,7 +227,7 @@ func (r *benchRun) arrive(id string, at time.Time) {
 // fire sends webhooks: at the rate, each counted from when it was due, so that a
 // slow answer does not hide those that wait behind it; or as fast as the
 // connections allow.
-func (r *benchRun) fire(ctx context.Context, start time.Time) {
+func (r *benchRun) fire(ctx context.Context, start time.Time) error {
 	var g errgroup.Group
 	end := start.Add(r.load.duration)
 	if r.load.rate <= 0 {
@@ -237,16 +239,21 @@ func (r *benchRun) fire(ctx context.Context, start time.Time) {
 				return nil
 			})
 		}
-		_ = g.Wait() // its functions return no errors
-		return
+		return g.Wait()
 	}
+	wait, stop, err := newAlarm(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	g.SetLimit(r.load.connections)
 	step := time.Duration(float64(time.Second) / r.load.rate)
-	for due := start; due.Before(end) && ctx.Err() == nil; due = due.Add(step) {
-		pause(ctx, time.Until(due))
-		g.Go(func() error { r.post(ctx, due); return nil })
+	for due := start; due.Before(end) && err == nil; due = due.Add(step) {
+		if err = wait(due); err == nil {
+			g.Go(func() error { r.post(ctx, due); return nil })
+		}
 	}
-	_ = g.Wait()
+	return errors.Join(err, g.Wait())
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -105,7 +105,9 @@ func (b *streamBench) measure(ctx context.Context) (r streamReport, err error) {
 		return r, err
 	}
 	start := time.Now()
-	b.fire(ctx, start)
+	if err := b.fire(ctx, start); err != nil {
+		return streamReport{}, err
+	}
 	sending := time.Since(start)
 	b.settle(ctx)
 	if r.Loaded, err = b.cost(ctx, idle); err != nil {
