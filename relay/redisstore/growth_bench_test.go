@@ -54,7 +54,7 @@ const probes = 100
 // at a time, by the clock (ns/op) and by that of Redis (redis-µs/op). Of some rounds of
 // calls the quickest counts, which others on the machine have disturbed least.
 //
-//	go test ./relay/redisstore -run '^$' -bench Growth -timeout 60m -args -growth 1000000
+//	go test ./relay/redisstore -run '^$' -bench Growth -benchtime 3s -timeout 90m -args -growth 1000000
 func BenchmarkGrowth(all *testing.B) {
 	for _, thing := range things {
 		var server *redistest.Server
