@@ -1,7 +1,8 @@
 package redisstore
 
 import (
-	"fmt"
+	"encoding/binary"
+	"strconv"
 	"time"
 
 	"approvalrelay/relay"
@@ -16,7 +17,10 @@ import (
 //
 // The arrival script tells when that is, and not this node, so that two nodes whose
 // clocks differ look into the same hashes.
-const dupParts = 256
+//
+// They are many, so that each is small: Redis looks through one of up to 512 entries from
+// its beginning, and takes half as much room again for one of more.
+const dupParts = 1024
 
 // briefly is up to when a content is remembered for a short time only, with others of
 // that kind.
@@ -27,7 +31,7 @@ func (k keys) duplicates(p, part int, remember time.Duration) string {
 	if remember <= briefly {
 		kind = "short:"
 	}
-	return fmt.Sprintf("%sdup:%s%02x", k.tag(p), kind, part)
+	return k.tag(p) + "dup:" + kind + strconv.Itoa(part)
 }
 
 // memory is what the arrival script needs to know of a content's duplicates.
@@ -44,7 +48,7 @@ func (s *Store) duplicates(a relay.Arrival) memory {
 		due := s.keys.due(a.Partition) // any key of the slot
 		return memory{now: due, older: due}
 	}
-	part, at := int(a.Fingerprint[0]), s.Now()
+	part, at := int(binary.BigEndian.Uint16(a.Fingerprint))%dupParts, s.Now()
 	now := s.keys.duplicates(a.Partition, part, a.Remember)
 	turn := time.Duration(part) * a.Remember / dupParts
 	full := a.Remember - (time.Duration(at.UnixNano())-turn)%a.Remember
