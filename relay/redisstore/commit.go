@@ -64,11 +64,14 @@ func (b *batch) add(name, key string, words ...any) {
 	b.args = append(append(b.args, len(words)+1, name), words...)
 }
 
-// overwrite replaces a record. It begins with a write that takes no room, and does
-// nothing: a script that begins so is not refused when Redis is out of memory, and what
-// people decide must get through.
+// insist adds a write that takes no room, and does nothing: a script that begins so is
+// not refused when Redis is out of memory.
+func (b *batch) insist(key string) { b.add("PEXPIRE", key, 1, "GT") }
+
+// overwrite replaces a record, also when Redis is out of memory: what people decide must
+// get through.
 func (b *batch) overwrite(key string, value any, words ...any) {
-	b.add("PEXPIRE", key, 1, "GT")
+	b.insist(key)
 	b.add("SET", key, append([]any{value}, words...)...)
 }
 

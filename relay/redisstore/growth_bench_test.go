@@ -14,7 +14,7 @@ import (
 	"approvalrelay/relay/storetest/redistest"
 )
 
-var growTo = flag.Int("growth", 100_000, "the largest size of BenchmarkGrowth and BenchmarkStartup; 1000000 takes about 25 minutes and 4 GB")
+var growTo = flag.Int("growth", 100_000, "the largest size of BenchmarkGrowth and BenchmarkStartup; 1000000 takes about half an hour and 4 GB")
 
 // sizes are 1000 and so on, each ten times the one before.
 func sizes() (all []int) {

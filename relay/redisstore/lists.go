@@ -302,12 +302,12 @@ func (s *Store) Owners(ctx context.Context, cards []relay.Holder) ([]relay.Owner
 	return owners, nil
 }
 
-// IndexCard adds to the user's set. It deletes first, so that what waits for it
-// goes on when Redis is out of memory.
+// IndexCard adds to the user's set. What waits for it goes on also when Redis is out of
+// memory.
 func (s *Store) IndexCard(ctx context.Context, u relay.User, card string) error {
 	key := s.keys.cards(u.Partition(s.Options.Partitions), u)
 	b := newStep(key, "")
-	b.add("SREM", key, card)
+	b.insist(key)
 	b.add("SADD", key, card)
 	return s.commit(ctx, b)
 }

@@ -23,11 +23,6 @@ func (s *Store) measure(r prometheus.Registerer) {
 	s.rdb.AddHook(m)
 }
 
-var scriptNames = map[string]string{
-	arriveScript.Hash(): "arrive", commitScript.Hash(): "commit", dueScript.Hash(): "due", groupScript.Hash(): "group", retireScript.Hash(): "retire",
-	unlistScript.Hash(): "unlist", forgetScript.Hash(): "forget", claimScript.Hash(): "claim", assignScript.Hash(): "assign", resealScript.Hash(): "reseal",
-}
-
 // nameOf is one of few: a script's own name, or the command's.
 func nameOf(cmd redis.Cmder) string {
 	if args := cmd.Args(); cmd.Name() == "evalsha" && len(args) > 1 {

@@ -111,12 +111,11 @@ func lastSeen(score float64) (at time.Time, left bool) {
 	return time.UnixMilli(int64(score)), false
 }
 
-// seen notes a node's score. It deletes first, so that no node seems to die when
-// Redis is out of memory.
+// seen notes a node's score: no node may seem to die when Redis is out of memory.
 func (s *Store) seen(ctx context.Context, score float64) error {
 	key := s.keys.nodes()
 	b := newStep(key, "")
-	b.add("ZREM", key, s.Node)
+	b.insist(key)
 	b.add("ZADD", key, score, s.Node)
 	return s.commit(ctx, b)
 }

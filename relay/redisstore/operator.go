@@ -84,13 +84,15 @@ func found(err error) error {
 	return err
 }
 
-// Park and resume targets. Parking deletes first: a target that is gone is parked
-// also when Redis is out of memory.
+// Park and resume targets: one that is gone is parked also when Redis is out of memory.
 func (s *Store) Park(ctx context.Context, target string, parked bool, reason string) error {
-	b := newStep(s.keys.parked(), "")
-	b.add("HDEL", s.keys.parked(), target)
+	key := s.keys.parked()
+	b := newStep(key, "")
 	if parked {
-		b.add("HSET", s.keys.parked(), target, reason)
+		b.insist(key)
+		b.add("HSET", key, target, reason)
+	} else {
+		b.add("HDEL", key, target)
 	}
 	return s.commit(ctx, b)
 }

@@ -2,7 +2,7 @@ package redisstore
 
 import (
 	"context"
-	_ "embed"
+	"embed"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,41 +18,39 @@ import (
 	"approvalrelay/relay"
 )
 
-var (
-	//go:embed scripts/commands.lua
-	commandsLua string
-	//go:embed scripts/arrive.lua
-	arriveLua string
-	//go:embed scripts/commit.lua
-	commitLua string
-	//go:embed scripts/group.lua
-	groupLua string
-	//go:embed scripts/due.lua
-	dueLua string
-	//go:embed scripts/retire.lua
-	retireLua string
-	//go:embed scripts/unlist.lua
-	unlistLua string
-	//go:embed scripts/forget.lua
-	forgetLua string
-	//go:embed scripts/assign.lua
-	assignLua string
-	//go:embed scripts/claim.lua
-	claimLua string
-	//go:embed scripts/reseal.lua
-	resealLua string
+//go:embed scripts/*.lua
+var sources embed.FS
 
-	arriveScript = redis.NewScript(commandsLua + arriveLua)
-	commitScript = redis.NewScript(commandsLua + commitLua)
-	groupScript  = redis.NewScript(groupLua)
-	dueScript    = redis.NewScript(dueLua)
-	retireScript = redis.NewScript(retireLua)
-	unlistScript = redis.NewScript(unlistLua)
-	forgetScript = redis.NewScript(forgetLua)
-	assignScript = redis.NewScript(assignLua)
-	claimScript  = redis.NewScript(claimLua)
-	resealScript = redis.NewScript(resealLua)
+// scriptNames are those of all scripts, by their hashes.
+var scriptNames = map[string]string{}
+
+var (
+	arriveScript = script("arrive", "commands")
+	commitScript = script("commit", "commands")
+	groupScript  = script("group")
+	dueScript    = script("due")
+	retireScript = script("retire")
+	unlistScript = script("unlist")
+	forgetScript = script("forget")
+	assignScript = script("assign")
+	claimScript  = script("claim")
+	resealScript = script("reseal")
 )
+
+// script reads a script, which others may begin.
+func script(name string, begin ...string) *redis.Script {
+	text := ""
+	for _, part := range append(begin, name) {
+		b, err := sources.ReadFile("scripts/" + part + ".lua")
+		if err != nil {
+			panic(err) // there is no such file
+		}
+		text += string(b)
+	}
+	s := redis.NewScript(text)
+	scriptNames[s.Hash()] = name
+	return s
+}
 
 // Options of a store.
 type Options struct {

@@ -140,9 +140,8 @@ func TestScriptsStayInOneSlot(t *testing.T) {
 			return n
 		})
 	})
-	for name, s := range map[string]*redis.Script{"arrive": arriveScript, "commit": commitScript, "due": dueScript,
-		"retire": retireScript, "unlist": unlistScript, "forget": forgetScript, "assign": assignScript, "claim": claimScript, "group": groupScript} {
-		if _, ok := seen.Load(s.Hash()); !ok {
+	for hash, name := range scriptNames {
+		if _, ok := seen.Load(hash); !ok && name != "reseal" { // which has but one key, and is not in the suite
 			t.Errorf("%s was never run", name)
 		}
 	}

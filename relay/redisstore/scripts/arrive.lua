@@ -98,10 +98,7 @@ if challenge ~= '' then
     redis.call('ZADD', KEYS[6], ARGV[12], 'x' .. string.sub(challenge, 5))
     redis.call('XADD', KEYS[5], '*', 'd', announce)
   else
-    local ended = ARGV[15] .. user
-    redis.call('ZADD', ended, ARGV[10], challenge .. ' late')
-    redis.call('ZREMRANGEBYSCORE', ended, '-inf', string.format('%.0f', ARGV[10] - ARGV[9]))
-    redis.call('PEXPIRE', ended, ARGV[9])
+    rank(ARGV[15] .. user, ARGV[10], challenge .. ' late', string.format('%.0f', ARGV[10] - ARGV[9]), ARGV[9])
   end
   if user ~= '' then
     redis.call('PUBLISH', ARGV[13], ARGV[14] .. '\t' .. user .. '\t' .. challenge)
