@@ -322,12 +322,16 @@ func FuzzSubscription(f *testing.F) {
 	f.Add([]byte(strings.Replace(good, `"endpoint"`, `"label":"phone","lang":"de","ENDPOINT":"https://evil.com/","endpoint"`, 1)))
 	f.Add([]byte(strings.Replace(good, `"keys":{`, `"keys":{"auth":"x"},"Keys":{`, 1)))
 	f.Add([]byte(strings.Replace(good, `"expirationTime":null`, `"expirationTime":1e999,"label":"\u202e\u0000"`, 1)))
+	for range 6 { // one more than an endpoint is owed activation codes for at a time
+		f.Add([]byte(asJSON(f, subscription(f, "https://fcm.googleapis.com/fcm/send/x"))))
+	}
 	f.Add([]byte(`{"endpoint":1}`))
 	f.Add([]byte(`[]`))
 	f.Add([]byte(``))
 	f.Add([]byte(strings.Repeat(`{"keys":`, 1000)))
 	header := http.Header{"Authorization": {"Bearer " + b.token(jwt.MapClaims{"exp": 4102444800})}}
 	f.Fuzz(func(t *testing.T, body []byte) {
+		b.clock.Advance(10 * time.Minute) // as long as the pushes about one endpoint, or to one user, are counted
 		w := serve(b.server.Public(), "POST", "/v1/push/subscriptions", string(body), header.Clone())
 		switch w.Code {
 		case 200, 201:
