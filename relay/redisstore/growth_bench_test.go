@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 	"approvalrelay/relay/storetest/redistest"
 )
 
-var growTo = flag.Int("growth", 100_000, "the largest size of BenchmarkGrowth and BenchmarkStartup; 1000000 takes about half an hour and 4 GB")
+var growTo = flag.Int("growth", 100_000, "the largest size of BenchmarkGrowth and BenchmarkStartup; 1000000 takes 40 minutes and 4 GB")
 
 // sizes are 1000 and so on, each ten times the one before.
 func sizes() (all []int) {
@@ -51,37 +52,43 @@ var anyone = probe{func(i int) string { return fmt.Sprint("probe-", i%probes) },
 const probes = 100
 
 // BenchmarkGrowth measures what must not become slower however much there is: one call
-// at a time, by the clock (ns/op) and by that of Redis (redis-µs/op). Of some rounds of
-// calls the quickest counts, which others on the machine have disturbed least.
+// at a time, by the clock (ns/op) and by that of Redis (redis-µs/op). Each round of
+// calls comes after one on another Redis that stays at the smallest size, so that a
+// machine which is now quick and now slow does not count: "times" and "redis-times" are
+// the medians of what the one took to what the other did. Where the sizes are the same
+// they show how much is noise.
 //
 //	go test ./relay/redisstore -run '^$' -bench Growth -benchtime 3s -timeout 90m -args -growth 1000000
 func BenchmarkGrowth(all *testing.B) {
 	for _, thing := range things {
-		var server *redistest.Server
-		var f *filler
-		had := 0
-		for _, n := range thing.sizes() {
+		sizes, had := thing.sizes(), 0
+		var few, many *filler
+		var servers []*redistest.Server
+		for _, n := range sizes {
 			all.Run(fmt.Sprintf("%s=%d", thing.name, n), func(b *testing.B) {
-				if f == nil {
-					server = unpersisted(all) // for all sizes
-					f = newFiller(all, server, 16)
+				if few == nil {
+					servers = []*redistest.Server{unpersisted(all), unpersisted(all)} // for all sizes
+					few, many = newFiller(all, servers[0], 16), newFiller(all, servers[1], 16)
+					thing.more(few, 0, sizes[0])
 				}
-				f.t = b
-				thing.more(f, had, n)
+				few.t, many.t = b, b
+				thing.more(many, had, n)
 				had = n
-				f.moved()
-				f.operations(b, thing.probe)
+				few.moved()
+				many.moved()
+				compare(b, few, many, thing.probe)
 			})
 		}
-		if server != nil {
-			server.Kill() // its memory is wanted by the next
+		for _, s := range servers {
+			s.Kill() // its memory is wanted by the next
 		}
 	}
 	for _, n := range []int{1, 16, 256} {
 		all.Run(fmt.Sprintf("partitions=%d", n), func(b *testing.B) {
-			f := newFiller(b, unpersisted(b), n)
-			f.moreLive(0, 1000)
-			f.operations(b, anyone)
+			few, many := newFiller(b, unpersisted(b), 1), newFiller(b, unpersisted(b), n)
+			few.moreLive(0, 1000)
+			many.moreLive(0, 1000)
+			compare(b, few, many, anyone)
 		})
 	}
 }
@@ -175,41 +182,62 @@ type operation struct {
 	undo     func(i int)
 }
 
-// operations measures all of them, each in rounds of so many calls: what a round
-// needs is made before, and what it leaves is removed, unmeasured.
-func (f *filler) operations(b *testing.B, who probe) {
-	const calls = 200
-	for i := range probes {
-		if c := who.card(i); c != "" {
-			f.must(f.SetOwner(b.Context(), relay.Holder{Merchant: storetest.Merchant, CardID: c}, relay.Owner{UserID: who.user(i), At: f.w.Now()}))
-		}
-	}
-	made := make([]relay.Arrival, calls)
-	for _, op := range f.allOperations(who, made) {
+// calls are made in a round.
+const calls = 200
+
+// compare measures each operation where there are few and where there are many.
+func compare(b *testing.B, few, many *filler, who probe) {
+	less := few.operations(who)
+	for i, op := range many.operations(who) {
 		b.Run(op.name, func(b *testing.B) {
-			quickest, inRedis := time.Hour, time.Hour
+			var clock, redis, times, redisTimes []float64
 			for b.Loop() {
-				for i := range calls {
-					op.prepare(i)
-				}
-				f.idle()
-				before, began := f.spent(op.commands), time.Now()
-				for i := range calls {
-					f.must(op.do(i))
-				}
-				quickest, inRedis = min(quickest, time.Since(began)), min(inRedis, f.spent(op.commands)-before)
-				for i := range calls {
-					op.undo(i)
-				}
+				c0, r0 := few.round(less[i])
+				c, r := many.round(op)
+				clock, redis = append(clock, c), append(redis, r)
+				times, redisTimes = append(times, c/c0), append(redisTimes, r/r0)
 			}
-			b.ReportMetric(float64(quickest.Nanoseconds())/calls, "ns/op")
-			b.ReportMetric(float64(inRedis.Nanoseconds())/1000/calls, "redis-µs/op")
+			b.ReportMetric(median(clock)*1000, "ns/op")
+			b.ReportMetric(median(redis), "redis-µs/op")
+			b.ReportMetric(median(times), "times")
+			b.ReportMetric(median(redisTimes), "redis-times")
 		})
 	}
 }
 
-// allOperations work on the challenges that a round has made.
-func (f *filler) allOperations(who probe, made []relay.Arrival) []operation {
+func median(all []float64) float64 {
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+// round is what a call took, in µs by the clock and by that of Redis: what the calls
+// need is made before, and what they leave is removed, unmeasured.
+func (f *filler) round(op operation) (clock, inRedis float64) {
+	for i := range calls {
+		op.prepare(i)
+	}
+	f.idle()
+	before, began := f.spent(op.commands), time.Now()
+	for i := range calls {
+		f.must(op.do(i))
+	}
+	took := time.Since(began)
+	spent := f.spent(op.commands) - before
+	for i := range calls {
+		op.undo(i)
+	}
+	return float64(took.Microseconds()) / calls, float64(spent.Microseconds()) / calls
+}
+
+// operations work on the challenges that a round has made, for the cardholders and
+// cards of who.
+func (f *filler) operations(who probe) []operation {
+	for i := range probes {
+		if c := who.card(i); c != "" {
+			f.must(f.SetOwner(f.t.Context(), relay.Holder{Merchant: storetest.Merchant, CardID: c}, relay.Owner{UserID: who.user(i), At: f.w.Now()}))
+		}
+	}
+	made := make([]relay.Arrival, calls)
 	arrival := func(i int) {
 		made[i] = realistic(f.w, who.card(i), who.user(i))
 	}
