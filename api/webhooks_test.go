@@ -17,6 +17,7 @@ import (
 	"approvalrelay/crypto"
 	"approvalrelay/relay"
 	"approvalrelay/relay/redisstore"
+	"approvalrelay/relay/storetest/freeport"
 )
 
 func TestWebhookReceipts(t *testing.T) {
@@ -181,12 +182,9 @@ func TestStoreAway(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
 	must(t, err)
 	defer silent.Close()
-	refusing, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	must(t, refusing.Close())
 	vault, err := crypto.NewVault(crypto.GenerateKey())
 	must(t, err)
-	for name, addr := range map[string]string{"silent": silent.Addr().String(), "refusing": refusing.Addr().String()} {
+	for name, addr := range map[string]string{"silent": silent.Addr().String(), "refusing": freeport.Address(t)} {
 		t.Run(name, func(t *testing.T) {
 			log := slog.New(slog.NewTextHandler(io.Discard, nil))
 			store, err := redisstore.Open(redisstore.Options{URL: "redis://" + addr + "/0", Prefix: "relay", Partitions: 1, Vault: vault, Node: "n", Log: log})

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"approvalrelay/relay/storetest/freeport"
 )
 
 const secretPath = "/wpush/v2/gAAAAABsecrettoken"
@@ -261,11 +263,7 @@ func TestNetworkFailures(t *testing.T) {
 	t.Parallel()
 	d := newDevice(t)
 	s := newTestSender(t, newTestVAPID(t), mustPolicy(t, true))
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
+	closed := freeport.Address(t)
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
 	// A whole answer, which would deliver if its head were not bounded.
@@ -281,7 +279,7 @@ func TestNetworkFailures(t *testing.T) {
 		want error
 	}{
 		"reset":     {t.Context(), reset, nil},
-		"refused":   {t.Context(), "http://" + closed.Addr().String(), nil},
+		"refused":   {t.Context(), "http://" + closed, nil},
 		"canceled":  {canceled, reset, context.Canceled},
 		"bad name":  {t.Context(), "http://push.invalid.", nil},
 		"not HTTP":  {t.Context(), rawServer(t, func(head string) string { return head }, nil), nil},

@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 
+	"approvalrelay/relay/storetest/freeport"
 	"approvalrelay/relay/storetest/redistest"
 )
 
@@ -36,19 +36,6 @@ func (w *world) check(yaml string) (code int, out, errs string) {
 		}
 	}
 	return code, stdout.String(), stderr.String()
-}
-
-// refused is an address where nobody listens.
-func refused(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return l.Addr().String()
 }
 
 func TestCheck(t *testing.T) {
@@ -96,7 +83,7 @@ func TestCheckFaults(t *testing.T) {
 			t.Errorf("%s: exit %d: %s%s\nwant %q", name, code, out, errs, want)
 		}
 	}
-	away := refused(t)
+	away := freeport.Address(t)
 	fault("no target", replaceURL(w.yaml, "name: core, url: ", "http://"+away+"/hook"),
 		"forward.targets[0].url", "name: core", "cannot be reached: connection refused; check the address")
 	fault("no issuer", replaceURL(w.yaml, "base_url: ", "http://"+away), "merchants.acme.issuer_api.base_url", "base_url:", "cannot be reached: connection refused")

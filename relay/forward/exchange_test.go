@@ -18,6 +18,7 @@ import (
 	"unicode/utf8"
 
 	"approvalrelay/relay"
+	"approvalrelay/relay/storetest/freeport"
 )
 
 // Where the request cannot have been read, an issuer certainly has not taken it.
@@ -32,7 +33,7 @@ func TestNoAnswer(t *testing.T) {
 		url, err string
 		issuer   relay.Verdict
 	}{
-		"refused":        {"http://" + nobody(t), "connection refused", relay.TryAgain},
+		"refused":        {"http://" + freeport.Address(t), "connection refused", relay.TryAgain},
 		"reset":          {serve(t, reset).URL, "connection reset", relay.Unclear},
 		"closed":         {"http://" + tcp(t, read), "connection closed before the answer was complete", relay.Unclear},
 		"half a header":  {"http://" + tcp(t, func(c net.Conn) { read(c); fmt.Fprint(c, "HTTP/1.1 200 OK\r\nX: ") }), "connection closed before the answer was complete", relay.Unclear},
@@ -219,7 +220,7 @@ func TestNoSecretIsRecorded(t *testing.T) {
 	rawEcho := func(c net.Conn) { _, _ = io.Copy(c, c) }
 	for name, host := range map[string]string{
 		"echo": serve(t, echo).URL, "echo all": serve(t, echoAll).URL, "raw echo": "http://" + tcp(t, rawEcho),
-		"refused": "http://" + nobody(t), "reset": serve(t, reset).URL, "plain": strings.Replace(serve(t, hang).URL, "http:", "https:", 1),
+		"refused": "http://" + freeport.Address(t), "reset": serve(t, reset).URL, "plain": strings.Replace(serve(t, hang).URL, "http:", "https:", 1),
 		"silent": serve(t, hang).URL, "redirect": serve(t, http.RedirectHandler("/?token=querycanary", http.StatusFound).ServeHTTP).URL,
 	} {
 		t.Run(name, func(t *testing.T) {

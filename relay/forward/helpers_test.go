@@ -227,17 +227,6 @@ func tcp(t testing.TB, f func(net.Conn)) string {
 	return l.Addr().String()
 }
 
-// nobody is an address where no one listens.
-func nobody(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func readAll(t testing.TB, r *http.Request) string {
 	t.Helper()
 	b, err := io.ReadAll(r.Body)

@@ -3,11 +3,12 @@ package forward
 import (
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"approvalrelay/relay/storetest/freeport"
 )
 
 func TestReach(t *testing.T) {
@@ -29,18 +30,12 @@ func TestReach(t *testing.T) {
 	private.Config.ErrorLog = log.New(io.Discard, "", 0)
 	private.StartTLS()
 	defer private.Close()
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := closed.Close(); err != nil {
-		t.Fatal(err)
-	}
+	closed := freeport.Address(t)
 	for url, want := range map[string]string{
-		private.URL + "/hook?key=hush":                       "TLS: ",
-		"http://" + closed.Addr().String() + "/?key=hush":    "connection refused",
-		"http://no-such-host.invalid/hook?key=hush":          "DNS: ",
-		"http://" + closed.Addr().String() + "/%zz?key=hush": "not a URL",
+		private.URL + "/hook?key=hush":              "TLS: ",
+		"http://" + closed + "/?key=hush":           "connection refused",
+		"http://no-such-host.invalid/hook?key=hush": "DNS: ",
+		"http://" + closed + "/%zz?key=hush":        "not a URL",
 	} {
 		if _, err := Reach(t.Context(), url); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hush") {
 			t.Errorf("%s: %v, want %q", url, err, want)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
-	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -94,13 +93,7 @@ func world(t testing.TB, url string, change ...func(*Options)) (*storetest.World
 // startCluster starts a cluster of one node, which has no replica.
 func startCluster(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, busPort, _ := net.SplitHostPort(l.Addr().String())
-	l.Close()
-	s := redistest.Start(t, "--cluster-enabled", "yes", "--cluster-port", busPort)
+	s := redistest.Start(t, "--cluster-enabled", "yes")
 	c := redis.NewClient(&redis.Options{Addr: s.Addr})
 	defer c.Close()
 	if err := c.ClusterAddSlotsRange(t.Context(), 0, 16383).Err(); err != nil {

@@ -11,7 +11,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -28,6 +27,7 @@ import (
 	"approvalrelay/cmd/relay/sim"
 	"approvalrelay/crypto"
 	"approvalrelay/push"
+	"approvalrelay/relay/storetest/freeport"
 	"approvalrelay/relay/storetest/redistest"
 )
 
@@ -84,7 +84,7 @@ func newWorld(t testing.TB, changes ...string) *world {
 		return server.URL
 	}
 	w.pushURL = serve(w.push)
-	listen, admin := freePort(t), freePort(t)
+	listen, admin := freeport.Port(t), freeport.Port(t)
 	w.base, w.admin = "http://localhost:"+listen, "http://localhost:"+admin
 	w.config = filepath.Join(t.TempDir(), "relay.yaml")
 	w.configure(w.yaml(listen, admin, serve(w.issuer), serve(w.core), public, private), changes...)
@@ -149,17 +149,6 @@ forward:
   targets: [{name: core, url: "%s/hook", events: ["*", "relay.*"], secrets: [%q]}]
 `, listen, admin, w.base, w.redis.URL, base64.StdEncoding.EncodeToString(crypto.GenerateKey()), merchantSecret,
 		issuerURL, merchantID, confirmPath, lockPath, leeway, jwtSecret, vapidPublic, vapidPrivate, coreURL, webhookSecret)
-}
-
-func freePort(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
 }
 
 // start runs the program, and returns when it listens.

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sys/unix"
 
+	"approvalrelay/relay/storetest/freeport"
 	"approvalrelay/relay/storetest/redistest"
 )
 
@@ -83,7 +83,7 @@ func newFleet(b *testing.B, masters, relays int) *fleet {
 	yaml := f.run("bench", "--print-config")
 	for fixed, ours := range map[string]string{
 		`listen: "127.0.0.1:18080"`: `listen: "127.0.0.1:0"`, `"127.0.0.1:18081"`: `"127.0.0.1:0"`,
-		`"redis://127.0.0.1:6379/0"`: "%q", "127.0.0.1:18083": freeAddress(b), "127.0.0.1:18084": freeAddress(b),
+		`"redis://127.0.0.1:6379/0"`: "%q", "127.0.0.1:18083": freeport.Address(b), "127.0.0.1:18084": freeport.Address(b),
 		"level: warn": "level: info", // the default, as a relay in production
 	} {
 		if !strings.Contains(yaml, fixed) {
@@ -220,14 +220,4 @@ func (f *fleet) kept() int {
 		}
 	}
 	return sum
-}
-
-// freeAddress is one that nobody listens on.
-func freeAddress(b *testing.B) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

@@ -27,6 +27,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"approvalrelay/relay/storetest/freeport"
 )
 
 const (
@@ -34,7 +36,6 @@ const (
 	readyTime = 20 * time.Second // with the append-only file of a test to load
 	askTime   = time.Second
 	askEvery  = 5 * time.Millisecond
-	portTries = 5 // another process may take a port that was just free
 )
 
 // Server is one redis-server. Its methods are for the test's goroutine.
@@ -72,17 +73,12 @@ func start(t testing.TB, argv func(s *Server) []string) *Server {
 	}
 	s := &Server{t: t, dir: t.TempDir(), argv: argv}
 	t.Cleanup(s.Kill)
-	var err error
-	for range portTries {
-		s.Addr, s.bus = freePorts(t)
-		if err = s.run(); err == nil {
-			s.URL = "redis://" + s.Addr
-			return s
-		}
-		s.Kill()
+	s.Addr, s.bus = freeport.Address(t), freeport.Port(t)
+	if err := s.run(); err != nil {
+		t.Fatalf("start %s: %v", binary, err)
 	}
-	t.Fatalf("start %s: %v", binary, err)
-	return nil
+	s.URL = "redis://" + s.Addr
+	return s
 }
 
 // Kill ends the server as a crash does (SIGKILL). What it had written to its
@@ -258,20 +254,4 @@ func answer(r *bufio.Reader) (string, error) {
 		}
 	}
 	return strings.Join(lines, "\n"), nil
-}
-
-// freePorts finds two at once, so that they differ.
-func freePorts(t testing.TB) (addr, bus string) {
-	t.Helper()
-	var found [2]net.Addr
-	for i := range found {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatalf("find a free port: %v", err)
-		}
-		defer l.Close()
-		found[i] = l.Addr()
-	}
-	_, bus, _ = net.SplitHostPort(found[1].String())
-	return found[0].String(), bus
 }
