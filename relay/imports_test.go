@@ -17,17 +17,18 @@ const module = "approvalrelay"
 // ours: who may import which of our packages. A line is a folder, with all below
 // it that have no line of their own.
 var ours = map[string][]string{
-	"crypto":           {},
-	"crypto/passkey":   {},
-	"push":             {},
-	"configs":          {},
-	"api/web":          {},
-	"relay":            {"push", "crypto", "crypto/passkey"},
-	"relay/redisstore": {"relay", "push", "crypto"},
-	"relay/forward":    {"relay", "push", "crypto"},
-	"relay/storetest":  {"relay", "push", "crypto", "crypto/passkey"},
-	"api":              {"relay", "push", "crypto", "api/web"},
-	"cmd":              {"*"},
+	"crypto":                    {},
+	"crypto/passkey":            {},
+	"push":                      {},
+	"configs":                   {},
+	"api/web":                   {},
+	"relay":                     {"push", "crypto", "crypto/passkey"},
+	"relay/redisstore":          {"relay", "push", "crypto"},
+	"relay/forward":             {"relay", "push", "crypto"},
+	"relay/storetest":           {"relay", "push", "crypto", "crypto/passkey"},
+	"relay/storetest/redistest": {"relay/storetest/freeport"},
+	"api":                       {"relay", "push", "crypto", "api/web"},
+	"cmd":                       {"*"},
 }
 
 // theirs: where a package of others, or of the standard library, may be
