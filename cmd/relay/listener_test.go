@@ -310,3 +310,25 @@ func TestStreamsOutlastTheWriteLimit(t *testing.T) {
 		}
 	}
 }
+
+// TestSilentConnectionsDoNotHoldUpTheEnd: browsers open connections to be quick later.
+func TestSilentConnectionsDoNotHoldUpTheEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.yaml = strings.Replace(w.yaml, "shutdown_timeout: 5s", "shutdown_timeout: 3s", 1) // net/http waits for five
+	var silent []net.Conn
+	t.Cleanup(func() { // after the node has ended
+		for _, conn := range silent {
+			_ = conn.Close()
+		}
+	})
+	c := w.start() // its end, with the test, must be without an error
+	for _, addr := range []string{c.node.Public, c.node.Admin} {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		silent = append(silent, conn)
+		speak(t, addr, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n") // by now the one before has been accepted
+	}
+}

@@ -39,7 +39,7 @@ type node struct {
 	api     *api.Server
 	metrics *prometheus.Registry
 	spans   *sdktrace.TracerProvider // nil: there are none
-	servers []*http.Server
+	servers []*server
 	closers []func()
 
 	worker   *relay.Worker
@@ -47,34 +47,6 @@ type node struct {
 	endWork  context.CancelFunc // ends what is under way
 	work     sync.WaitGroup
 	failed   chan error
-}
-
-// headerTimeout is how long any server of ours waits for the head of a request.
-const headerTimeout = 5 * time.Second
-
-// limits bound slow and silent clients. What lasts longer on purpose, event streams
-// and imports, sets deadlines of its own.
-type limits struct{ header, read, write, idle time.Duration }
-
-var (
-	publicLimits = limits{header: headerTimeout, read: 15 * time.Second, write: 30 * time.Second, idle: 2 * time.Minute}
-	// A replay of many thousand dead letters is answered when it is done.
-	adminLimits = limits{header: headerTimeout, read: 15 * time.Second, write: 10 * time.Minute, idle: 2 * time.Minute}
-)
-
-// maxHeader leaves room for the largest token that is taken.
-const maxHeader = 16 << 10
-
-// newServer speaks HTTP/1.1 in clear behind whatever ends TLS, and nothing else: with
-// no HTTP/2 there are no streams, windows and header tables to bound.
-func newServer(h http.Handler, l limits, log *slog.Logger) *http.Server {
-	only := &http.Protocols{}
-	only.SetHTTP1(true)
-	return &http.Server{
-		Handler: h, ReadHeaderTimeout: l.header, ReadTimeout: l.read, WriteTimeout: l.write, IdleTimeout: l.idle, MaxHeaderBytes: maxHeader, Protocols: only,
-		DisableGeneralOptionsHandler: true, // it would answer OPTIONS * past our frame
-		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
 }
 
 // embedding is what a larger program, such as the demo, gives its node.
